@@ -1,0 +1,209 @@
+"""Keys and values of the tokens already read, preallocated once and written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lineal.errors import UsageError
+
+if TYPE_CHECKING:
+    from lineal.models.decoder import DecoderConfig
+
+Rows = slice | Sequence[int] | None
+"""Slots of a cache: a slice (no copies: the fast way), a list of slots, or None for the first B slots."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where one forward pass writes its tokens in a cache and what they may see; made once, shared by all layers.
+
+    position_BT: position of each new token, or None when `start` says it for all rows.
+    start: the position of the first new token when it is the same in every row, else None.
+    slots: the rows as a slice, or as indices [B, 1].
+    span: the tokens attend to positions 0..span-1 of the cache, as far as `mask` allows.
+    mask: added to the attention scores [B, 1, T, span]; None when everything up to `span` is visible.
+    fresh: all rows start at 0, so the new tokens see only each other (causally) and the cache is not read.
+    """
+
+    position_BT: Tensor | None
+    start: int | None
+    slots: slice | Tensor
+    span: int
+    mask: Tensor | None
+    fresh: bool
+    write_to: tuple[Tensor, ...] | None
+    read_from: tuple[Tensor, ...] | None
+
+
+class KeyValueCache:
+    """Keys and values of `slots` rows of at most `length` tokens: one tensor [L, slots, 2, Hkv, S, Dh].
+
+    Slot i holds `lengths[i]` tokens. `lengths` lives on the host, so that planning a step never waits for a device.
+    Passing the cache to a decoder appends the given tokens to the given rows and adds their number to `lengths`.
+    A prompt shorter than its (right-padded) batch is cut back afterwards: `cut(rows, lengths)`; what lies beyond a
+    row's length is never seen and is overwritten by the next tokens.
+
+    Rows in a slice `[:n]` are read and written without copies, so keep the rows in use in front: `move` and
+    `compact` fill the holes that finished rows leave.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        slots: int,
+        length: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        if length > config.context:
+            raise UsageError(
+                f"a cache of {length} tokens was asked for, but the model's context is {config.context}: "
+                "shorten the prompt or max_new_tokens."
+            )
+        shape = (config.layers, slots, 2, config.kv_heads, length, config.head_width)
+        # Zeros, not empty: a masked score is -inf, but -inf weights times a nan value would still be nan.
+        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        self.slots, self.length = slots, length
+        self.lengths = [0] * slots
+        self._layers = self.store.unbind(0)
+
+    @property
+    def length_B(self) -> Tensor:
+        """Tokens held by each slot, as a tensor on the cache's device."""
+        return torch.tensor(self.lengths, device=self.store.device)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by keys and values."""
+        return self.store.numel() * self.store.element_size()
+
+    def row_numbers(self, rows: Rows, count: int) -> range | Sequence[int]:
+        """The slots that `rows` means for a batch of `count` rows."""
+        if rows is None:
+            rows = slice(0, count)
+        numbers = range(*rows.indices(self.slots)) if isinstance(rows, slice) else rows
+        if len(numbers) != count:
+            raise UsageError(f"{count} rows of tokens were given for {len(numbers)} slots of the cache.")
+        return numbers
+
+    def plan(self, rows: Rows, count: int, width: int, start_B: Sequence[int] | None = None) -> Step:
+        """The step that appends `width` tokens to each of `count` rows; `start_B` first sets the rows' lengths."""
+        numbers = self.row_numbers(rows, count)
+        starts = [self.lengths[i] for i in numbers] if start_B is None else list(start_B)
+        longest = max(starts)
+        span = longest + width
+        if span > self.length:
+            raise UsageError(f"a row of {longest} tokens cannot take {width} more: the cache holds {self.length}.")
+        for number, start in zip(numbers, starts, strict=True):
+            self.lengths[number] = start
+        device = self.store.device
+        uniform = min(starts) == longest
+        if uniform and isinstance(numbers, range) and numbers.step == 1:
+            slots = slice(numbers.start, numbers.stop)
+            write_to = self.store[:, slots, :, :, longest:span].unbind(0)
+        else:
+            slots, write_to = torch.tensor(numbers, device=device)[:, None], None
+        read_from = None
+        if isinstance(numbers, range) and numbers.step == 1:
+            read_from = self.store[:, numbers.start : numbers.stop, :, :, :span].unbind(0)
+        position_BT = None
+        if write_to is None:
+            position_BT = torch.tensor(starts, device=device)[:, None]
+            if width > 1:
+                position_BT = position_BT + torch.arange(width, device=device)
+        mask = None
+        if not uniform or (width > 1 and longest > 0):
+            seen_BT = position_BT
+            if seen_BT is None:
+                seen_BT = torch.arange(longest, span, device=device).expand(count, width)
+            mask = visible(seen_BT, span, self.store.dtype)
+        start = longest if uniform else None
+        return Step(position_BT, start, slots, span, mask, longest == 0, write_to, read_from)
+
+    def plan_static(self, position_B1: Tensor) -> Step:
+        """A one-token step for the first B slots with fixed shapes, for CUDA graphs: positions stay on the device.
+
+        It attends to the whole cache under a mask computed from `position_B1`; `lengths` are the caller's to keep.
+        """
+        count = position_B1.shape[0]
+        slots_B1 = torch.arange(count, device=position_B1.device)[:, None]
+        read_from = self.store[:, :count].unbind(0)
+        mask = visible(position_B1, self.length, self.store.dtype)
+        return Step(position_B1, None, slots_B1, self.length, mask, False, None, read_from)
+
+    def write(self, layer: int, step: Step, kv_BTKHD: Tensor) -> None:
+        """Store one layer's new keys and values [B, T, 2, Hkv, Dh]."""
+        if step.write_to is not None:
+            step.write_to[layer].copy_(kv_BTKHD.permute(0, 2, 3, 1, 4))
+        else:
+            position_BT = step.position_BT
+            # Indices split by slices put their axes first: the left side is [B, T, 2, Hkv, Dh].
+            self._layers[layer][step.slots, :, :, position_BT] = kv_BTKHD.to(self.store.dtype)
+
+    def read(self, layer: int, step: Step) -> tuple[Tensor, Tensor]:
+        """One layer's keys and values [B, Hkv, span, Dh]: views when the rows are a slice, else copies."""
+        if step.read_from is not None:
+            key, value = step.read_from[layer].unbind(1)
+        else:
+            slots = step.slots[:, 0] if isinstance(step.slots, Tensor) else step.slots
+            key, value = self._layers[layer][slots, :, :, : step.span].unbind(1)
+        return key, value
+
+    def advance(self, rows: Rows, count: int, width: int) -> None:
+        """Add `width` to the lengths of the rows; the decoder calls it after each pass."""
+        for number in self.row_numbers(rows, count):
+            self.lengths[number] += width
+
+    def cut(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Shorten rows to their true lengths (after a right-padded prefill); longer than now is refused."""
+        for row, length in zip(rows, lengths, strict=True):
+            if length > self.lengths[row]:
+                raise UsageError(f"slot {row} holds {self.lengths[row]} tokens; it cannot be cut to {length}.")
+            self.lengths[row] = length
+
+    def copy(self, source: int, targets: Sequence[int]) -> None:
+        """Copy one row into others: a prompt read once is shared by its whole group."""
+        targets = [t for t in targets if t != source]
+        if not targets:
+            return
+        length = self.lengths[source]
+        row = self.store[:, source : source + 1, :, :, :length]
+        if targets == list(range(targets[0], targets[0] + len(targets))):
+            self.store[:, targets[0] : targets[0] + len(targets), :, :, :length] = row
+        else:
+            self.store[:, torch.tensor(targets, device=self.store.device), :, :, :length] = row
+        for target in targets:
+            self.lengths[target] = length
+
+    def move(self, source: int, target: int) -> None:
+        """Move a row to another slot; the source is empty afterwards."""
+        if source != target:
+            self.copy(source, [target])
+            self.lengths[source] = 0
+
+    def compact(self, keep: Sequence[int]) -> list[int]:
+        """Bring the rows `keep` to slots 0..len(keep)-1, moving as few as possible, and empty all others.
+
+        Returns the new order: the row now in slot i was in slot `order[i]`.
+        """
+        count = len(keep)
+        kept = set(keep)
+        movers = iter(sorted(slot for slot in kept if slot >= count))
+        order = [slot if slot in kept else next(movers) for slot in range(count)]
+        for slot, source in enumerate(order):
+            self.move(source, slot)
+        for slot in range(count, self.slots):
+            self.lengths[slot] = 0
+        return order
+
+
+def visible(position_BT: Tensor, span: int, dtype: torch.dtype) -> Tensor:
+    """What attention adds to its scores [B, 1, T, span]: 0 up to each token's own position, -inf beyond it."""
+    key_S = torch.arange(span, device=position_BT.device)
+    mask = torch.zeros(*position_BT.shape, span, dtype=dtype, device=position_BT.device)
+    return mask.masked_fill_(key_S > position_BT[..., None], float("-inf"))[:, None]

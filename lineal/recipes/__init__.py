@@ -1,0 +1,19 @@
+"""One paper, one file: each recipe holds its PAPER facts, its defaults and its loop (or a preset of another's loop)."""
+
+RECIPES = {
+    "demo": "lineal.recipes.demo",
+    "pretrain": "lineal.recipes.pretrain",
+    "sft": "lineal.recipes.sft",
+    "reinforce": "lineal.recipes.reinforce",
+    "rloo": "lineal.recipes.rloo",
+    "trpo": "lineal.recipes.trpo",
+    "ppo": "lineal.recipes.ppo",
+    "ppo-kl": "lineal.recipes.ppo_kl",
+    "grpo": "lineal.recipes.grpo",
+    "dapo": "lineal.recipes.dapo",
+    "dr-grpo": "lineal.recipes.dr_grpo",
+    "gspo": "lineal.recipes.gspo",
+    "cispo": "lineal.recipes.cispo",
+    "ablation": "lineal.recipes.ablation",
+}
+"""Every recipe by the name the command knows, and the module that holds it."""
