@@ -111,6 +111,9 @@ class Worker:
         request: dict[str, Any] = {"arguments": arguments, "alarm": max(seconds - 0.5, seconds * 0.8)}
         if state is not None:
             request["state"] = state
+            if "completion_ids" in arguments:
+                request["ids"] = worker_child.pack_ids(arguments["completion_ids"])
+                request["arguments"] = {k: v for k, v in arguments.items() if k != "completion_ids"}
         payload = (json.dumps(request) + "\n").encode()
         self.start()
         self._output = _Output(self.limits.output_bytes)

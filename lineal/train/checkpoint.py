@@ -1,7 +1,8 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, a manifest with hashes; no pickle is read or written.
+"""Checkpoints: tensors as safetensors, the rest as JSON, a manifest with hashes; no pickle is read or
+written.
 
-`checkpoints/step-N/` holds `tensors.safetensors`, `state.json` and `manifest.json`. The newest checkpoint is the newest
-that verifies; a damaged one is named on one line and passed over.
+`checkpoints/step-N/` holds `tensors.safetensors`, `state.json` and `manifest.json`. The newest checkpoint is
+the newest that verifies; a damaged one is named on one line and passed over.
 """
 
 from __future__ import annotations
@@ -74,18 +75,18 @@ def save_checkpoint(
     except OSError as error:
         reason = error.strerror or str(error)
         raise CheckpointError(
-            f"{path} could not be written ({reason}); earlier checkpoints are untouched. Free some space or choose "
-            f"another folder, then resume."
+            f"{path} could not be written ({reason}); earlier checkpoints are untouched. Free some space or "
+            f"choose another folder, then resume."
         ) from error
-    _drop_old(folder, keep_last, keep_every)
+    _drop_old(folder, step, keep_last, keep_every)
     return path
 
 
 def load_newest(folder: Path, *, report: Callable[[str], None] = warn) -> Checkpoint | None:
     """The newest checkpoint in `folder` that verifies, or None where there is none at all.
 
-    Each damaged one is reported on one line. Raises CheckpointError when there are checkpoints and all are damaged:
-    starting again from nothing must be asked for.
+    Each damaged one is reported on one line. Raises CheckpointError when there are checkpoints and all are
+    damaged: starting again from nothing must be asked for.
     """
     damaged: list[str] = []
     for path in _candidates(folder):
@@ -99,8 +100,8 @@ def load_newest(folder: Path, *, report: Callable[[str], None] = warn) -> Checkp
         return found
     if damaged:
         raise CheckpointError(
-            f"no checkpoint of {len(damaged)} in {folder} is whole: {damaged[0]} Restore one from a copy, or delete "
-            f"{folder} to start again."
+            f"no checkpoint of {len(damaged)} in {folder} is whole: {damaged[0]} Restore one from a copy, or "
+            f"delete {folder} to start again."
         )
     return None
 
@@ -109,7 +110,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in one folder, every byte verified; raises CheckpointError naming the damaged file."""
     facts, match = verify_folder(path), NAME.fullmatch(path.name)
     if match and facts.get("step") != int(match.group(1)):
-        raise CheckpointError(f"{path}: it holds step {facts.get('step')}, so the folder was renamed or swapped.")
+        raise CheckpointError(
+            f"{path}: it holds step {facts.get('step')}, so the folder was renamed or swapped."
+        )
     try:
         # Copied out of the file's memory map, so that deleting or replacing the file cannot reach them.
         tensors = {name: tensor.clone() for name, tensor in load_file(path / TENSORS).items()}
@@ -141,11 +144,13 @@ def _remove_orphans(folder: Path) -> None:
             files.remove_folder(path)
 
 
-def _drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
-    existing = steps(folder)
+def _drop_old(folder: Path, current: int, keep_last: int, keep_every: int) -> None:
+    # Those after the current step were passed over as damaged: they count for nothing until they are
+    # replaced.
+    existing = [s for s in steps(folder) if s <= current]
     kept = set(existing[-max(1, keep_last) :]) | {s for s in existing if keep_every and s % keep_every == 0}
     for match in _matches(folder):
-        if int(match.group(1)) not in kept:
+        if int(match.group(1)) <= current and int(match.group(1)) not in kept:
             try:
                 files.remove_folder(folder / match.group(0))
             except OSError as error:
@@ -153,7 +158,9 @@ def _drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
 
 
 def encode_state(state: Mapping[str, Any]) -> bytes:
-    """The state as JSON; raises CheckpointError for what would not come back: nan, objects, keys that are no text."""
+    """The state as JSON; raises CheckpointError for what would not come back: nan, objects, keys that are no
+    text.
+    """
     for name, keys in _keys(state, "state"):
         if not all(isinstance(key, str) for key in keys):
             raise CheckpointError(f"{name} has keys that are no text; JSON would change them: use str keys.")
@@ -174,9 +181,11 @@ def _keys(value: Any, name: str) -> Iterator[tuple[str, list[Any]]]:
 
 
 def tensor_chunks(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
-    """A safetensors file of the tensors, one chunk per tensor, so that memory never holds a second copy of all.
+    """A safetensors file of the tensors, one chunk per tensor, so that memory never holds a second copy of
+    all.
 
-    The layout is https://github.com/huggingface/safetensors#format: length of the header, JSON header, raw bytes.
+    The layout is https://github.com/huggingface/safetensors#format: length of the header, JSON header, raw
+    bytes.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -198,6 +207,6 @@ def tensor_chunks(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]
         yield len(text).to_bytes(8, "little") + text
         for _, tensor in ordered:
             flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-            yield memoryview(flat.view(torch.uint8).numpy())
+            yield flat.view(torch.uint8).numpy().data
 
     return chunks()

@@ -6,12 +6,17 @@ import re
 import sys
 
 # C0 and C1 controls, and the characters that reorder or hide what surrounds them.
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]")
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])?|\x9b[0-?]*[ -/]*[@-~]")
+UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])?|\x9b[0-?]*[ -/]*[@-~]"
+)
 
 
 def clean(text: str, width: int | None = None) -> str:
-    """The text on one line without terminal control: escapes removed, line ends shown as ⏎, other controls as �.
+    """The text on one line without terminal control: escapes removed, line ends shown as ⏎, other controls as
+    �.
 
     width: longest result; a longer one ends in ….
     """

@@ -1,7 +1,7 @@
 """The few operating-system calls that everything durable goes through.
 
-Each write is completed and synced before anything points to it, so a crash or a full disk leaves the old or the new,
-never a mixture. Errors stay `OSError` here; callers say what was lost and what was not.
+Each write is completed and synced before anything points to it, so a crash or a full disk leaves the old or
+the new, never a mixture. Errors stay `OSError` here; callers say what was lost and what was not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BINARY = getattr(os, "O_BINARY", 0)
 class Written:
     """Size and SHA-256 of a file as it was written."""
 
-    bytes: int
+    size: int
     sha256: str
 
 
@@ -91,7 +91,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def rename_folder(source: Path, target: Path) -> None:
-    """Rename a complete folder within its parent and make that durable; the target must not exist or be empty."""
+    """Rename a complete folder within its parent and make that durable; the target must not exist or be
+    empty.
+    """
     os.rename(source, target)
     sync_folder(target.parent)
 
@@ -109,7 +111,9 @@ def sync_tree(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder; a crash half-way leaves a name ending in .tmp, never a folder that looks like a result."""
+    """Delete a folder; a crash half-way leaves a name ending in .tmp, never a folder that looks like a
+    result.
+    """
     condemned = path if path.name.endswith(".tmp") else path.with_name(path.name + ".removed.tmp")
     if condemned != path:
         if condemned.exists():

@@ -1,7 +1,7 @@
 """Nothing that is not finite ever reaches the weights.
 
-An optimiser step whose loss or gradient norm is nan or infinite is refused, its batch is saved for inspection, and
-the run ends with NonFiniteError after a few refusals in a row.
+An optimiser step whose loss or gradient norm is nan or infinite is refused, its batch is saved for
+inspection, and the run ends with NonFiniteError after a few refusals in a row.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Guard:
     """Decides whether an optimiser step may happen.
 
     folder: where refused batches go, one folder per step. limit: refusals in a row that end the run.
-    in_a_row: refusals since the last accepted step; save it in checkpoints so that a resumed run ends where the
-    uninterrupted one does.
+    in_a_row: refusals since the last accepted step; save it in checkpoints so that a resumed run ends where
+    the uninterrupted one does.
     """
 
     def __init__(self, folder: Path, limit: int = LIMIT, in_a_row: int = 0) -> None:
@@ -50,8 +50,8 @@ class Guard:
     ) -> bool:
         """True when all values are finite; otherwise the step must be skipped.
 
-        values: what must be finite, by name (loss, grad_norm, ...). batch: gives the tensors to save, called only
-        on refusal. Raises NonFiniteError at the `limit`-th refusal in a row.
+        values: what must be finite, by name (loss, grad_norm, ...). batch: gives the tensors to save, called
+        only on refusal. Raises NonFiniteError at the `limit`-th refusal in a row.
         """
         numbers = to_host(values)
         bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
@@ -64,8 +64,9 @@ class Guard:
         where = f"; its batch is in {saved}" if saved else ""
         if self.in_a_row >= self.limit:
             raise NonFiniteError(
-                f"step {step}: {said}, the {self.in_a_row}. refusal in a row{where}. The weights are as before the "
-                "first of them. Lower the learning rate, clip gradients (--max-grad-norm), or use --dtype float32."
+                f"step {step}: {said}, refused {self.in_a_row} times in a row{where}. The weights are as "
+                "before the first of them. Lower the learning rate, clip gradients (--max-grad-norm), or use "
+                "--dtype float32."
             )
         warn(f"step {step}: {said}; the step is refused and the weights stay as they were{where}.")
         return False

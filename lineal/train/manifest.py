@@ -1,7 +1,8 @@
 """Folders that prove they are whole: every file's size and SHA-256 in a manifest that is written last.
 
-A folder is written as `NAME.tmp/`, synced file by file, sealed with `manifest.json`, renamed to `NAME/`, and its parent
-is synced. So a folder under its final name is complete, and `verify_folder` says whether it still is.
+A folder is written as `NAME.tmp/`, synced file by file, sealed with `manifest.json`, renamed to `NAME/`, and
+its parent is synced. So a folder under its final name is complete, and `verify_folder` says whether it still
+is.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _render(records: Mapping[str, files.Written], facts: Mapping[str, Any]) -> b
     body = {
         "format": FORMAT,
         "facts": dict(facts),
-        "files": {name: {"bytes": r.bytes, "sha256": r.sha256} for name, r in sorted(records.items())},
+        "files": {name: {"bytes": r.size, "sha256": r.sha256} for name, r in sorted(records.items())},
     }
     return _text({**body, "sha256": _digest(body)})
 
@@ -105,7 +106,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not intact:
         raise CheckpointError(f"{path}: {MANIFEST} is not as it was written.")
     if written_by != FORMAT:
-        raise CheckpointError(f"{path}: format {written_by} comes from a newer lineal; this one reads {FORMAT}.")
+        raise CheckpointError(
+            f"{path}: format {written_by} comes from a newer lineal; this one reads {FORMAT}."
+        )
     return body
 
 

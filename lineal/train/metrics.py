@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,22 @@ from lineal.errors import RunError
 BARS = "▁▂▃▄▅▆▇█"
 
 
-class Sums:
+class Means:
     """Running sums of tensors on their device, and one transfer to the host for all of their means.
 
     `add(name, value, count)` accumulates value and count; `means()` is sum / count, nan where the count is 0.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor | float] = {}
+        self._counts: dict[str, Tensor | float] = {}
 
     def add(self, name: str, value: Tensor | float, count: Tensor | float = 1.0) -> None:
-        """Add a sum and the number of things it sums."""
+        """Add a sum and the number of things it sums; both may be tensors or numbers."""
         for store, amount in ((self._sums, value), (self._counts, count)):
-            part = torch.as_tensor(amount).detach()
-            part = part.to(_wide(part)) if not part.is_floating_point() else part
-            # A Python number follows the device of what is there already.
-            store[name] = part if name not in store else store[name] + part.to(store[name].device)
+            # Sums of many float32 numbers are taken in float64.
+            part = amount.detach().to(_wide(amount)) if isinstance(amount, Tensor) else float(amount)
+            store[name] = store[name] + part if name in store else part
 
     def means(self) -> dict[str, float]:
         """Mean of each name, in the order of first `add`."""
@@ -96,7 +96,8 @@ def _plain(value: Any, flags: list[bool]) -> Any:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a .jsonl file of a run, nan where a number was not finite.
 
-    A last line without its end is still being written and is left out. Raises RunError for a line that is no JSON.
+    A last line without its end is still being written and is left out. Raises RunError for a line that is no
+    JSON.
     """
     if not path.exists():
         return
@@ -114,13 +115,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:
-    """The last values as a row of bars scaled from their least to their greatest; more than `width` are averaged.
+    """The last values as a row of bars scaled from their least to their greatest; more than `width` are
+    averaged.
 
     A value that is not finite shows as ×.
     """
     if len(values) > width:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
-        values = [_mean(values[a:b]) for a, b in zip(edges, edges[1:])]
+        values = [_mean(values[a:b]) for a, b in pairwise(edges)]
     finite = [v for v in values if math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     # Halved, because the distance of two finite numbers may not be finite.

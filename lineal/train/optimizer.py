@@ -22,8 +22,8 @@ def optimizer_tensors(
     """The optimiser's state as (tensors to save, JSON state to save).
 
     names: parameters by name, as `dict(model.named_parameters())`. A tensor of parameter `p` is called
-    `optimizer/p/KEY`; groups and plain numbers go to the JSON state. Raises CheckpointError for a parameter without
-    a name, and for state that is neither a tensor nor a JSON value.
+    `optimizer/p/KEY`; groups and plain numbers go to the JSON state. Raises CheckpointError for a parameter
+    without a name, and for state that is neither a tensor nor a JSON value.
     """
     name_of = {id(parameter): name for name, parameter in names.items()}
     tensors: dict[str, Tensor] = {}
@@ -34,7 +34,9 @@ def optimizer_tensors(
         if unnamed:
             raise CheckpointError(f"the optimiser moves a parameter of shape {unnamed[0]} that has no name.")
         members = [name_of[id(p)] for p in group["params"]]
-        settings = {key: _plain(key, value) for key, value in group.items() if key not in ("params", "param_names")}
+        settings = {
+            key: _plain(key, value) for key, value in group.items() if key not in ("params", "param_names")
+        }
         groups.append({"names": members, "settings": settings})
         for name, parameter in zip(members, group["params"], strict=True):
             for key, value in optimizer.state.get(parameter, {}).items():
@@ -46,12 +48,15 @@ def optimizer_tensors(
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any], names: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    names: Mapping[str, Tensor],
 ) -> None:
     """Give the optimiser the state that `optimizer_tensors` took from its equal.
 
-    tensors: may hold other entries, which are ignored. names: parameters by name. Raises CheckpointError when the
-    groups hold other parameters than the saved ones.
+    tensors: may hold other entries, which are ignored. names: parameters by name. Raises CheckpointError when
+    the groups hold other parameters than the saved ones.
     """
     saved, current = state["groups"], optimizer.param_groups
     name_of = {id(parameter): name for name, parameter in names.items()}
@@ -61,8 +66,8 @@ def load_optimizer(
         odd = sorted({n for g in now for n in g} ^ {n for g in then for n in g})
         raise CheckpointError(
             f"the saved optimiser has {sum(map(len, then))} parameters in {len(then)} groups, this one "
-            f"{sum(map(len, now))} in {len(now)}{'; not in both: ' + odd[0] if odd else ''}. Resume with the options "
-            "of the run."
+            f"{sum(map(len, now))} in {len(now)}{'; not in both: ' + odd[0] if odd else ''}. Resume with the "
+            "options of the run."
         )
     by_name: dict[str, dict[str, Any]] = {name: dict(values) for name, values in state["plain"].items()}
     for key, tensor in tensors.items():
@@ -83,7 +88,9 @@ def _plain(key: str, value: Any) -> Any:
         return value.item()
     if isinstance(value, bool | int | float | str | list | tuple) or value is None:
         return value
-    raise CheckpointError(f"the optimiser's {key!r} is a {type(value).__name__}, which cannot be saved as JSON.")
+    raise CheckpointError(
+        f"the optimiser's {key!r} is a {type(value).__name__}, which cannot be saved as JSON."
+    )
 
 
 def _like(present: Any, value: Any) -> Any:

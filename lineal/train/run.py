@@ -51,7 +51,8 @@ LOGS = ("metrics", "timing", "samples")
 class Run:
     """A run folder, locked and open for writing; use it as a context manager.
 
-    Make one with `Run.create` (new), `Run.open` (to resume) or `Run.follow` (a process that is not the first of its
+    Make one with `Run.create` (new), `Run.open` (to resume) or `Run.follow` (a process that is not the first
+    of its
     group: it reads checkpoints, and writes nothing).
     """
 
@@ -76,8 +77,9 @@ class Run:
     ) -> Run:
         """A new run in a folder that holds none yet.
 
-        config: the resolved options, JSON values. device: what `Device.to_json` says, so that a resumed run uses the
-        same dtype and threads. Raises RunError for a folder that is in use, holds a run, or cannot be written.
+        config: the resolved options, JSON values. device: what `Device.to_json` says, so that a resumed run
+        uses the same dtype and threads. Raises RunError for a folder that is in use, holds a run, or cannot
+        be written.
         """
         path = Path(path)
         record = _record(config, device, keep_last, keep_every)
@@ -87,7 +89,8 @@ class Run:
         try:
             if (path / CONFIG).exists():
                 raise RunError(
-                    f"{path} already holds a run: `lineal resume {path}` continues it; or choose another --out."
+                    f"{path} already holds a run: `lineal resume {path}` continues it; or choose another "
+                    "--out."
                 )
             with _explained(path, "cannot be written"):
                 files.replace_file(path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
@@ -110,7 +113,9 @@ class Run:
         return run
 
     @classmethod
-    def follow(cls, path: Path | str, config: Mapping[str, Any], device: Mapping[str, Any] | None = None) -> Run:
+    def follow(
+        cls, path: Path | str, config: Mapping[str, Any], device: Mapping[str, Any] | None = None
+    ) -> Run:
         """The run as another process of the same group sees it: no lock, and every write is a no-op."""
         return cls(Path(path), _record(config, device, 2, 0), None)
 
@@ -145,7 +150,9 @@ class Run:
         return self.path / "checkpoints"
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl: nothing that depends on the clock, so that equal runs write equal files."""
+        """Append a line to metrics.jsonl: nothing that depends on the clock, so that equal runs write equal
+        files.
+        """
         self._append("metrics", {"step": step, **metrics})
 
     def time(self, step: int, timings: Mapping[str, Any]) -> None:
@@ -162,7 +169,8 @@ class Run:
                 self._logs[name].append(encode_line(record))
 
     def checkpoint(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Save a checkpoint, with the length of each log at this moment; rollout buffers up to it are dropped.
+        """Save a checkpoint, with the length of each log at this moment; rollout buffers up to it are
+        dropped.
 
         Raises CheckpointError when it cannot be written; the one before is then still there.
         """
@@ -178,13 +186,17 @@ class Run:
         self._drop_buffers(step)
 
     def restore(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies (None: start from nothing), after cutting the logs back to it."""
-        found = load_newest(self.checkpoints)
+        """The newest checkpoint that verifies (None: start from nothing), after cutting the logs back to
+        it.
+        """
+        found = load_newest(self.checkpoints, report=warn if self._lock else _silent)
         lengths = found.state["lengths"] if found else {}
         for name, log in self._logs.items():
             wanted = lengths.get(name, 0)
             if log.length < wanted:
-                warn(f"{log.path} is {wanted - log.length} bytes shorter than at step {found and found.step}.")
+                warn(
+                    f"{log.path} is {wanted - log.length} bytes shorter than at step {found and found.step}."
+                )
             with _explained(log.path, "cannot be cut"):
                 log.cut(wanted)
         if found is None:
@@ -194,7 +206,8 @@ class Run:
     def save_buffer(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> bool:
         """Keep the complete rollout of a step, so that a kill during its update does not sample it again.
 
-        False, with a warning, when it could not be written: the rollout can be sampled again, so training goes on.
+        False, with a warning, when it could not be written: the rollout can be sampled again, so training
+        goes on.
         """
         if not self._lock:
             return False
@@ -232,7 +245,9 @@ class Run:
 
     @contextmanager
     def final_folder(self) -> Iterator[Path]:
-        """A folder to write the finished model into; it becomes `final/` when the block ends without an error."""
+        """A folder to write the finished model into; it becomes `final/` when the block ends without an
+        error.
+        """
         temporary = self.path / "final.tmp"
         with _explained(self.final, "cannot be written"):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -253,11 +268,19 @@ class Run:
         raise SystemExit(self.signals.exit_code)
 
 
+def _silent(_: str) -> None:
+    """The first process of a group has said it already."""
+
+
 def read_record(path: Path) -> dict[str, Any]:
-    """What a run's config.json says: config, device, versions, created, keep; raises RunError when it holds none."""
+    """What a run's config.json says: config, device, versions, created, keep; raises RunError when it holds
+    none.
+    """
     file = path / CONFIG
     if not file.is_file():
-        raise RunError(f"{path} holds no run (no {CONFIG}): nothing was trained there. Start one with `lineal run`.")
+        raise RunError(
+            f"{path} holds no run (no {CONFIG}): nothing was trained there. Start one with `lineal run`."
+        )
     try:
         record = json.loads(file.read_bytes())
         _ = record["config"], record["device"], record["keep"]
@@ -285,6 +308,6 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path} {what} ({error.strerror or error}). What was saved before is untouched: free some space or fix "
-            "the folder's permissions, then resume."
+            f"{path} {what} ({error.strerror or error}). What was saved before is untouched: free some space "
+            "or fix the folder's permissions, then resume."
         ) from error

@@ -44,4 +44,6 @@ class StopSignals:
         for watched in WATCHED:
             signal.signal(watched, signal.SIG_DFL)
         # print() may be what was interrupted, and it is not re-entrant.
-        os.write(2, b"stopping at the next safe point, with a checkpoint; press Ctrl-C again to quit at once\n")
+        os.write(
+            2, b"stopping at the next safe point, with a checkpoint; press Ctrl-C again to quit at once\n"
+        )
