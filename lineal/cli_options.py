@@ -1,8 +1,7 @@
 """From a frozen dataclass of plain values to a command's options: one source for parsing, help and errors.
 
 The dataclass is flat, or has groups (nested dataclasses) whose names are unique over the groups, so that no
-option needs a prefix. `-` and `_` both work. tyro turns words into values; what it refuses is said here, on one
-line.
+option needs a prefix. `-` and `_` both work. tyro turns words into values; what it refuses becomes one line.
 """
 
 from __future__ import annotations
@@ -143,17 +142,18 @@ def parse(config: T, words: Sequence[str]) -> T:
     """
     options = {option.name: option for option in options_of(config)}
     given = _collect(options, words)
-    if not given:
-        return config
-    parsed = _convert(
-        config, [word for name, values in given.items() for word in _spell(options[name], values)]
-    )
-    if parsed is None:
-        raise _culprit(config, options, given)
-    for option in options_of(parsed):
-        if isinstance(option.default, float) and not math.isfinite(option.default):
-            raise UsageError(f"{option.flag} {option.default}: must be a finite number.")
-    return parsed
+    values = _convert(options, given)
+    if values is None:
+        raise _culprit(options, given)
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{options[name].flag} {value}: must be a finite number.")
+        changes.setdefault(options[name].group, {})[name] = value
+    whole = changes.pop("", {})
+    for group, part in changes.items():
+        whole[group] = dataclasses.replace(getattr(config, group), **part)
+    return dataclasses.replace(config, **whole)  # type: ignore[type-var]
 
 
 def _collect(options: dict[str, Option], words: Sequence[str]) -> dict[str, list[str]]:
@@ -216,22 +216,28 @@ def _spell(option: Option, values: list[str]) -> list[str]:
     return [f"{option.flag}={'None' if none else values[0]}"]
 
 
-def _convert(config: T, words: list[str]) -> T | None:
+def _convert(options: dict[str, Option], given: dict[str, list[str]]) -> dict[str, Any] | None:
+    """The values as their types ask, or None when one of them is not of its type."""
+    if not given:
+        return {}
     import tyro
 
-    markers = (tyro.conf.OmitArgPrefixes,)
+    chosen = [options[name] for name in given]
+    fields = [(o.name, o.hint, dataclasses.field(default=o.default)) for o in chosen]
+    words = [word for o in chosen for word in _spell(o, given[o.name])]
     try:
         # tyro explains itself in boxes; what is said instead is one line, by `_culprit`.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return tyro.cli(type(config), default=config, args=words, config=markers, add_help=False)
+            parsed = tyro.cli(dataclasses.make_dataclass("Options", fields), args=words, add_help=False)
     except SystemExit:
         return None
+    return {name: getattr(parsed, name) for name in given}
 
 
-def _culprit(config: Any, options: dict[str, Option], given: dict[str, list[str]]) -> UsageError:
+def _culprit(options: dict[str, Option], given: dict[str, list[str]]) -> UsageError:
     for name, values in given.items():
         option = options[name]
-        if _convert(config, _spell(option, values)) is None:
+        if _convert(options, {name: values}) is None:
             return UsageError(f"{option.flag} {' '.join(values)}: must be {option.kind}.")
     return UsageError("these options cannot be combined: " + " ".join(options[n].flag for n in given))
 

@@ -77,9 +77,11 @@ class Scores:
     entropy_BT: entropy of each step's distribution, when asked for.
     kl_BT: exact KL(old || new) of each step's distribution, when asked for.
     value_BT: the critic's value before each step, when there is a critic.
+    reference_kl_BT: exact KL(new || reference) of each step's distribution, when asked for.
     """
 
     logp_BT: Float[Tensor, "B T"]
     entropy_BT: Float[Tensor, "B T"] | None = None
     kl_BT: Float[Tensor, "B T"] | None = None
     value_BT: Float[Tensor, "B T"] | None = None
+    reference_kl_BT: Float[Tensor, "B T"] | None = None

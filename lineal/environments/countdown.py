@@ -1,4 +1,4 @@
-"""The countdown game: reach a target with given numbers and + - * /; expressions are read safely, without eval."""
+"""The countdown game: reach a target with given numbers and + - * /; expressions are read without eval."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LONGEST = 400
 DEEPEST = 50
 """Nested parentheses and signs of an expression that is read at all."""
 
-_TOKEN = re.compile(r"\s*(?:(\d{1,12})(?![\d.])|([-+*/()]))")
+_TOKEN = re.compile(r"\s*(?:([0-9]{1,12})(?![\d.])|([-+*/()]))")
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
-_PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
+_PLAIN = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "[": "(", "]": ")"})
 
 
@@ -120,7 +120,7 @@ def find_expression(text: str) -> str:
 
 def _given(nums: Any) -> Counter[int]:
     try:
-        return Counter(int(n) for n in (re.findall(r"-?\d+", nums) if isinstance(nums, str) else nums))
+        return Counter(int(n) for n in (re.findall(r"-?[0-9]+", nums) if isinstance(nums, str) else nums))
     except (TypeError, ValueError) as error:
         raise Nonsense(f"needs a list of whole numbers in column `nums`, got {str(nums)[:60]!r}") from error
 

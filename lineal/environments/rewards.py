@@ -1,7 +1,7 @@
 """The built-in reward functions, and how a reward is named on the command line.
 
-A reward function has TRL's signature: f(prompts, completions, completion_ids, **columns) -> list[float | None],
-one value per completion, None where it does not apply. `docs/rewards.md` shows how to write one.
+A reward function has TRL's signature: f(prompts, completions, completion_ids, **columns) -> list[float |
+None], one value per completion, None where it does not apply. `docs/rewards.md` shows how to write one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -24,7 +25,9 @@ from lineal.errors import UsageError
 RewardFunction = Callable[..., "list[float | None]"]
 
 _SIGN = r"(?<![\w).])[-−]\$?|\$[-−]?"
-_NUMBER = re.compile(rf"({_SIGN})?((?:\d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:/(\d+))?")
+_NUMBER = re.compile(
+    rf"({_SIGN})?((?:[0-9]{{1,3}}(?:,[0-9]{{3}}){{1,8}}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+))?"
+)
 _MARK = re.compile(r"####\s*(.*)")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 LONGEST_NUMBER = 100
@@ -44,8 +47,8 @@ def exact(
 def number(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | None]:
     """1 when the completion's final number equals that of column `answer`; else 0.
 
-    The final number of a text follows its last ####, else its last \\boxed{}, else it is the last number there is.
-    Signs, $, thousands commas, decimals and fractions are read: "$1,080.00" equals "1080".
+    The final number of a text follows its last ####, else its last \\boxed{}, else it is the last number
+    there is. Signs, $, thousands commas, decimals and fractions are read: "$1,080.00" equals "1080".
     """
     rewards: list[float | None] = []
     for said, gold in zip(completions, answer, strict=True):
@@ -97,10 +100,8 @@ def find_number(text: str) -> Fraction | None:
 
 
 def _last_number(text: str, *, first: bool = False) -> Fraction | None:
-    match = None
-    for match in _NUMBER.finditer(text):
-        if first:
-            break
+    matches = _NUMBER.finditer(text)
+    match = next(matches, None) if first else next(iter(deque(matches, maxlen=1)), None)
     if match is None or len(match.group(0)) > LONGEST_NUMBER:
         return None
     sign, digits, divisor = match.groups()
@@ -114,8 +115,8 @@ def _last_number(text: str, *, first: bool = False) -> Fraction | None:
 class Reward:
     """One reward function and its weight in the sum.
 
-    function: runs in this process (built-ins, and functions given from Python). path, attribute: runs in a worker.
-    fixed: keyword arguments that never change.
+    function: runs in this process (built-ins, and functions given from Python). path, attribute: runs in a
+    worker. fixed: keyword arguments that never change.
     """
 
     name: str

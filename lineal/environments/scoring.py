@@ -1,19 +1,22 @@
-"""From completions to one reward each: every reward function called, checked, weighted, summed, and counted."""
+"""From completions to one reward each: reward functions called, checked, weighted, summed, and counted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lineal.environments.rewards import Reward
 from lineal.environments.shaping import SoftOverlong
 from lineal.environments.worker import Limits, Worker, WorkerFailure
-from lineal.environments.worker_child import Nonsense, accepted, describe, read_rewards, run_function
+from lineal.environments.worker_child import accepted, describe, read_rewards, run_function
 from lineal.errors import RewardError, UsageError
 
 ON_ERROR = ("stop", "zero", "drop")
+
+LOCATED = ("raised", "nonsense")
+"""Failures of a call that single samples may have caused; scoring them one by one tells which."""
 
 RESERVED = ("prompts", "completions", "completion_ids", "prompt", "completion", "finish", "trainer_state")
 """Names that a data column cannot have in a reward function: the arguments of its signature (as in TRL)."""
@@ -69,8 +72,8 @@ class Scored:
 
     rewards: the weighted sums; nan where `keep` is False, and such a completion must not be trained on.
     parts: for each reward function its own values, None where it does not apply or failed.
-    failures: for each reward function how many samples it failed on, and `problems` what the first failure was.
-    metrics, extra, output: what the functions logged and printed (the end of it).
+    failures: for each reward function how many samples it failed on, and `problems` what the first failure
+    was. metrics, extra, output: what the functions logged and printed (the end of it).
     """
 
     rewards: tuple[float, ...]
@@ -110,8 +113,8 @@ class _Part:
 class Scorer:
     """Scores completions with several reward functions; the user's own run in workers that it owns.
 
-    The reward of a completion is sum_k weight_k * reward_k over the functions that apply to it, plus the overlong
-    penalty. One to which none applies (all None) has no reward and is not kept.
+    The reward of a completion is sum_k weight_k * reward_k over the functions that apply to it, plus the
+    overlong penalty. One to which none applies (all None) has no reward and is not kept.
     on_error: what a function that raises, hangs, exits or returns nonsense does to the samples concerned:
     stop (RewardError), zero (that function counts as 0), drop (the sample is not kept). Each is counted.
     """
@@ -167,8 +170,9 @@ class Scorer:
             if samples.completions and all(v is None for part in parts.values() for v in part.values):
                 names = ", ".join(parts)
                 raise RewardError(
-                    f"no reward applies to any of the {len(samples.completions)} completions: {names} gave None for "
-                    "all of them, so there is nothing to learn from; return a number for some, or add a reward."
+                    f"no reward applies to any of the {len(samples.completions)} completions: {names} gave "
+                    "None for all of them, so there is nothing to learn from; return a number for some, or "
+                    "add a reward."
                 )
         return self._combine(parts, samples)
 
@@ -181,8 +185,10 @@ class Scorer:
             located = self._locate(reward, samples, state, error)
             if located is not None:
                 return located
-            if self.on_error == "stop" or error.kind == "load":
-                message = _load_message(reward, error) if error.kind == "load" else _call_message(reward, error)
+            if self.on_error == "stop" or error.kind in ("load", "misfit"):
+                message = (
+                    _load_message(reward, error) if error.kind == "load" else _call_message(reward, error)
+                )
                 raise RewardError(message) from error
             count = len(samples.completions)
             faults = dict.fromkeys(range(count), str(error))
@@ -197,15 +203,15 @@ class Scorer:
             reply = worker.call(arguments, state)
         except (TypeError, ValueError) as error:
             raise RewardError(_transport_message(reward, arguments, error)) from error
-        faults = {int(index): fault for index, fault in reply["faults"].items()}
+        faults = {int(index): f"gave {fault}" for index, fault in reply["faults"].items()}
         return _Part(reply["values"], faults, reply["metrics"], reply["extra"], worker.output)
 
     def _locate(
         self, reward: Reward, samples: Samples, state: dict[str, Any], error: WorkerFailure
     ) -> _Part | None:
-        """After an exception: the same samples one by one, so that the guilty ones are known; None if none is."""
+        """After an exception: the same samples one by one, to find those that cause it; None if none does."""
         count = len(samples.completions)
-        if error.kind != "raised":
+        if error.kind not in LOCATED:
             return None
         values: list[float | None] = []
         faults: dict[int, str] = {}
@@ -213,7 +219,7 @@ class Scorer:
             try:
                 alone = self._call(reward, samples.one(index), state)
             except WorkerFailure as own:
-                if own.kind != "raised":
+                if own.kind not in LOCATED:
                     return None
                 faults[index] = str(own)
                 values.append(None)
@@ -221,7 +227,8 @@ class Scorer:
                     return _Part([None] * count, faults, output=own.output)
                 continue
             values += alone.values
-            faults |= {index: fault for fault in alone.faults.values()}
+            if alone.faults:
+                faults[index] = alone.faults[0]
         return _Part(values, faults, output=error.output) if faults else None
 
     def _combine(self, parts: dict[str, _Part], samples: Samples) -> Scored:
@@ -259,12 +266,10 @@ def _call_here(reward: Reward, arguments: dict[str, Any], count: int) -> _Part:
     assert reward.function is not None
     try:
         returned = run_function(reward.function, accepted(reward.function, arguments))
-        return _Part(*read_rewards(returned, count))
-    except Nonsense as error:
-        raise WorkerFailure("nonsense", str(error)) from error
+        values, faults = read_rewards(returned, count)
+        return _Part(values, {index: f"gave {fault}" for index, fault in faults.items()})
     except Exception as error:
-        what = describe(error, "")
-        raise WorkerFailure("raised", f"raised {what['type']}: {what['message']}".rstrip(": ")) from error
+        raise WorkerFailure(**describe(error, "")) from error
 
 
 def _name(reward: Reward) -> str:
@@ -287,15 +292,16 @@ def _call_message(reward: Reward, error: WorkerFailure) -> str:
         "reply": "Log less",
         "nonsense": "It must return one number or None per completion, as docs/rewards.md shows",
     }.get(error.kind, "Correct it")
+    if error.kind == "misfit":
+        return f"{_name(reward)} {error}: rename a column of the data, or the argument."
     return f"{_name(reward)} {error}.{_printed(error)} {remedy}; or choose --on-reward-error zero or drop."
 
 
 def _sample_message(reward: Reward, index: int, fault: str, samples: Samples) -> str:
-    what = fault if fault.startswith("raised") else f"gave {fault}"
     said = repr(samples.completions[index])
     said = said if len(said) <= 60 else said[:57] + "..."
     return (
-        f"{_name(reward)} {what}, for sample {index} of {len(samples.completions)} (completion {said}). "
+        f"{_name(reward)} {fault}, for sample {index} of {len(samples.completions)} (completion {said}). "
         "Correct it, or choose --on-reward-error zero or drop."
     )
 
@@ -303,15 +309,12 @@ def _sample_message(reward: Reward, index: int, fault: str, samples: Samples) ->
 def _transport_message(reward: Reward, arguments: dict[str, Any], error: Exception) -> str:
     plain = (str, int, float, bool, list, dict, type(None))
     for name, values in arguments.items():
-        odd = next((v for v in values if not isinstance(v, plain)), None) if isinstance(values, list) else None
+        odd = (
+            next((v for v in values if not isinstance(v, plain)), None) if isinstance(values, list) else None
+        )
         if odd is not None:
             return (
-                f"{_name(reward)} cannot be given column {name!r}: it holds a {type(odd).__name__}, and only text, "
-                "numbers, lists and objects travel to a worker; convert the column or leave it out."
+                f"{_name(reward)} cannot be given column {name!r}: it holds a {type(odd).__name__}, and only "
+                "text, numbers, lists and objects travel to a worker; convert the column or leave it out."
             )
-    return f"{_name(reward)} cannot be given these columns ({error}): only text, numbers, lists and objects travel."
-
-
-def with_weights(rewards: Sequence[Reward], weights: Sequence[float]) -> tuple[Reward, ...]:
-    """The same rewards with other weights, one for each."""
-    return tuple(replace(r, weight=w) for r, w in zip(rewards, weights, strict=True))
+    return f"{_name(reward)} cannot be given these columns ({error}): only plain values travel."

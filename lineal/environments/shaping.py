@@ -1,4 +1,4 @@
-"""What is added to a reward, or done to it, after the reward functions: the overlong penalty and the control."""
+"""What happens to rewards after the reward functions: the overlong penalty, and the shuffled control."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class SoftOverlong:
     def __post_init__(self) -> None:
         if not 0 < self.buffer <= self.limit:
             raise UsageError(
-                f"an overlong buffer of {self.buffer} tokens does not fit completions of at most {self.limit}: "
-                f"choose --overlong-buffer between 1 and {self.limit}, or 0 to turn it off."
+                f"an overlong buffer of {self.buffer} tokens does not fit completions of at most "
+                f"{self.limit}: choose --overlong-buffer between 1 and {self.limit}, or 0 to turn it off."
             )
 
     def __call__(self, length: int) -> float:
@@ -45,7 +45,7 @@ class SoftOverlong:
 
 
 def shuffle_rewards(rewards: Sequence[T], seed: int, step: int) -> list[T]:
-    """The same rewards in an order that depends on (seed, step) only: a control from which nothing can be learned."""
+    """The same rewards, reordered by (seed, step) alone: a control from which nothing can be learned."""
 
     def place(index: int) -> bytes:
         return hashlib.blake2b(f"shuffle {seed} {step} {index}".encode(), digest_size=8).digest()

@@ -1,8 +1,8 @@
 """A persistent child process that runs one function of one Python file, and can always be stopped.
 
-It has a process group of its own, a deadline for every call, and its output is captured and capped: a function
-that raises, hangs (in C too), exits, forks or prints without end costs at most its deadline. That bounds
-accidents, not malice: the child has the user's own rights.
+It has a process group of its own, a deadline for every call, and its output is captured and capped: a
+function that raises, hangs (in C too), exits, forks or prints without end costs at most its deadline. That
+bounds accidents, not malice: the child has the user's own rights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Limits:
 
 
 class WorkerFailure(Exception):
-    """A call that gave no result. kind: load, raised, nonsense, timeout, exit or reply."""
+    """A call that gave no result; the message is a clause that follows the function's name.
+
+    kind: load (the file), misfit (its arguments), raised, nonsense, timeout, exit or reply (too long).
+    """
 
     def __init__(self, kind: str, message: str, output: str = "") -> None:
         super().__init__(message)
@@ -69,9 +72,11 @@ class _Output:
 
 
 class Worker:
-    """Calls `function` of the file `path` in a child process that is started when needed and killed when late.
+    """Calls `function` of the file `path` in a child process that is started when needed and killed when
+    late.
 
-    After any failure the child is gone; the next call starts a fresh one. Not for use from several threads.
+    A child that is late or ends itself is gone with its whole group, and the next call starts a fresh one; one
+    that raised is kept. Not for use from several threads.
     """
 
     def __init__(self, path: Path, function: str, limits: Limits | None = None) -> None:
@@ -98,13 +103,13 @@ class Worker:
             return
         self._output = _Output(self.limits.output_bytes)
         self._spawn()
-        self._talk(b"", self.limits.start_seconds, "load")
+        self._talk(b"", self.limits.start_seconds, loading=True)
 
     def call(self, arguments: dict[str, Any], state: dict[str, Any] | None = None) -> dict[str, Any]:
         """The child's reply to one call with these keyword arguments (plain JSON values).
 
-        With `state` the function is called as a reward function: the reply holds `values`, `faults` (sample ->
-        what is wrong with its reward), `metrics` and `extra`; without, it holds `value`.
+        With `state` the function is called as a reward function: the reply holds `values`, `faults` (sample
+        -> what is wrong with its reward), `metrics` and `extra`; without, it holds `value`.
         Raises WorkerFailure.
         """
         seconds = self.limits.seconds
@@ -113,11 +118,11 @@ class Worker:
             request["state"] = state
             if "completion_ids" in arguments:
                 request["ids"] = worker_child.pack_ids(arguments["completion_ids"])
-                request["arguments"] = {k: v for k, v in arguments.items() if k != "completion_ids"}
+                request["arguments"] = {**arguments, "completion_ids": None}
         payload = (json.dumps(request) + "\n").encode()
         self.start()
         self._output = _Output(self.limits.output_bytes)
-        return self._talk(payload, seconds, "raised")
+        return self._talk(payload, seconds, loading=False)
 
     def close(self) -> None:
         """Kill the child, its whole process group with it; harmless when there is none."""
@@ -162,25 +167,22 @@ class Worker:
         ours = (self._requests, self._replies, lifeline)
         self._finalizer = weakref.finalize(self, _end, process, ours, os.getpid())
 
-    def _talk(self, payload: bytes, seconds: float, blame: str) -> dict[str, Any]:
+    def _talk(self, payload: bytes, seconds: float, *, loading: bool) -> dict[str, Any]:
         """Send the payload, return the one reply; on anything else the child is killed."""
         try:
             reply = json.loads(self._exchange(memoryview(payload), seconds))
+        except WorkerFailure as error:
+            self.close()
+            raise WorkerFailure("load" if loading else error.kind, str(error), error.output) from None
         except BaseException:
             self.close()
             raise
-        if "failure" in reply:
+        failure = reply.get("failure")
+        if failure is None:
+            return reply
+        if loading:
             self.close()
-            failure = reply["failure"]
-            place = f" at line {failure['line']}" if failure["line"] else ""
-            if not failure["type"]:
-                raise WorkerFailure(
-                    "nonsense" if blame == "raised" else "load", failure["message"], self.output
-                )
-            raise WorkerFailure(
-                blame, f"raised {failure['type']}{place}: {failure['message']}".rstrip(": "), self.output
-            )
-        return reply
+        raise WorkerFailure("load" if loading else failure["kind"], failure["message"], self.output)
 
     def _exchange(self, pending: memoryview, seconds: float) -> bytes:
         process = self._process

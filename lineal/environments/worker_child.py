@@ -1,7 +1,8 @@
-"""The child's side of `worker.py`: run by its path, standard library only, so that a worker starts in a blink.
+"""The child's side of `worker.py`: run by its path, standard library only, so that a worker starts in a
+blink.
 
-Requests and replies are JSON lines over two pipes of their own. Standard output and error belong to the user's
-code and are captured by the parent. Nothing here imports lineal, torch or numpy.
+Requests and replies are JSON lines over two pipes of their own. Standard output and error belong to the
+user's code and are captured by the parent. Nothing here imports lineal, torch or numpy.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ CALLBACKS = ("trainer_state", "log_metric", "log_extra")
 
 
 class Nonsense(Exception):
-    """What a reward function returned cannot be read as rewards, or it cannot be called as one."""
+    """What a reward function was given, or what it returned, cannot be read."""
+
+
+class Misfit(Exception):
+    """The function cannot be found, or cannot be called with what there is."""
 
 
 def read_rewards(returned: Any, count: int) -> tuple[list[float | None], dict[int, str]]:
@@ -80,7 +85,7 @@ def _kind(value: Any) -> str:
 def accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
     """Those of the offered keyword arguments that the function takes: all of them if it has `**kwargs`.
 
-    Raises Nonsense, naming what there is, when the function needs one that is not offered.
+    Raises Misfit, naming what there is, when the function needs one that is not offered.
     """
     try:
         parameters = inspect.signature(function).parameters
@@ -96,7 +101,7 @@ def accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str,
     ]
     if needed:
         columns = ", ".join(name for name in offered if name not in CALLBACKS)
-        raise Nonsense(f"needs the argument {needed[0]!r}, and there are only {columns}")
+        raise Misfit(f"needs the argument {needed[0]!r}, and there are only {columns}")
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return offered
     return {n: v for n, v in offered.items() if n in parameters and parameters[n].kind in named}
@@ -153,15 +158,17 @@ def load_function(path: str, name: str) -> Callable[..., Any]:
     """The function `name` of the Python file `path`, which may import its neighbours."""
     spec = importlib.util.spec_from_file_location(f"_lineal_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
-        raise Nonsense("is no Python file: its name must end in .py")
-    sys.path[:0] = [str(Path(path).resolve().parent)]
-    sys.path.append(os.getcwd())
+        raise Misfit("is no Python file: its name must end in .py")
+    folder = Path(path).resolve().parent
+    if folder != Path(__file__).resolve().parent:
+        sys.path.insert(0, str(folder))
+        sys.path.append(os.getcwd())
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
-        raise Nonsense(f"has no function {name!r}; it has {_functions(module)}")
+        raise Misfit(f"has no function {name!r}; it has {_functions(module)}")
     return function
 
 
@@ -170,19 +177,22 @@ def _functions(module: ModuleType) -> str:
     return ", ".join(own[:10]) or "none"
 
 
-def describe(error: BaseException, path: str) -> dict[str, Any]:
-    """An exception as plain values: its type, its message, and the last line of the user's file it passed."""
+def describe(error: BaseException, path: str) -> dict[str, str]:
+    """An exception as a kind (misfit, nonsense or raised) and a clause that ends the sentence "the function"."""
     try:
         message = " ".join(str(error).split())[:TEXT_LIMIT]
     except Exception:
         message = "(its message cannot be printed)"
+    if isinstance(error, (Misfit, Nonsense)):
+        return {"kind": type(error).__name__.lower(), "message": message}
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == path else None
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == path:
             line = trace.tb_lineno
         trace = trace.tb_next
-    return {"type": type(error).__name__, "message": message, "line": line}
+    place = f" at line {line}" if line else ""
+    return {"kind": "raised", "message": f"raised {type(error).__name__}{place}: {message}".rstrip(": ")}
 
 
 def _guard(lifeline: int) -> None:
@@ -222,8 +232,6 @@ def _answer(function: Callable[..., Any], request: dict[str, Any], path: str) ->
                 request["arguments"]["completion_ids"] = unpack_ids(request["ids"])
             return score(function, request["arguments"], request["state"])
         return {"value": run_function(function, request["arguments"])}
-    except Nonsense as error:
-        return {"failure": {"type": "", "message": str(error), "line": None}}
     except BaseException as error:
         return {"failure": describe(error, path)}
     finally:
@@ -250,9 +258,6 @@ def main(settings: dict[str, Any]) -> None:
         _limit_memory(settings["memory"])
     try:
         function = load_function(path, settings["function"])
-    except Nonsense as error:
-        _send(replies, {"failure": {"type": "", "message": str(error), "line": None}})
-        return
     except BaseException as error:
         _send(replies, {"failure": describe(error, path)})
         return

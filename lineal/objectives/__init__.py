@@ -1,0 +1,1 @@
+"""What is optimised: language modelling, preferences, and policy gradients as an algebra of seven slots."""

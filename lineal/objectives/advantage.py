@@ -1,19 +1,19 @@
 """The advantage slot: rewards -> how much better than expected each step was.
 
-A member maps (rollout, state) to advantage_BT, 0 where masked. Members that compare the completions of one prompt are
-`grouped`: they need one episode per row and more than one completion per prompt.
+A member maps (rollout, state) to advantage_BT, 0 where masked. Members that compare the completions of one
+prompt are `grouped`: they need one episode per row and more than one completion per prompt.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lineal.errors import UsageError
-from lineal.objectives.baseline import Baseline, NoBaseline
+from lineal.objectives.baseline import Baseline, Learned, NoBaseline
 from lineal.objectives.group import group_sum, members, mixed_groups, renumber
 from lineal.objectives.state import AlgorithmState
 from lineal.objectives.value import Critic
@@ -26,13 +26,15 @@ class Advantage:
     """Base of the advantage slot.
 
     grouped: compares the completions of a prompt. per_step: differs between the steps of a completion.
-    critic: the critic it reads, or None. whiten: "rollout", "minibatch" or "off". discount: of the returns it uses.
+    critic: the critic it reads, or None. whiten: "rollout", "minibatch" or "off". discount: of the returns it
+    uses.
     """
 
     grouped: bool = False
     per_step: bool = False
     whiten: str = "off"
     scale_reward: bool = False
+    discount: float = 1.0
     symbol: str = "Aᵢ"
 
     @property
@@ -44,6 +46,14 @@ class Advantage:
     def baseline_part(self) -> Baseline | None:
         """The baseline it subtracts, if it has one of its own."""
         return None
+
+    def with_critic(self, critic: Critic) -> Advantage:
+        """The same with another critic, for those that have one."""
+        raise UsageError(f"{type(self).__name__} has no critic. Use GAE, or the Learned baseline.")
+
+    def returns(self, rollout: Rollout) -> Float[Tensor, "B T"]:
+        """The returns that its baseline is taken off, for those that have one."""
+        raise UsageError(f"{type(self).__name__} has no baseline of its own. Use FullReturn or RewardToGo.")
 
     def raw(self, rollout: Rollout, state: AlgorithmState) -> Float[Tensor, "B T"]:
         """The advantage before whitening; with a critic, raw + value is what the critic is fitted to."""
@@ -63,7 +73,7 @@ class Advantage:
 class FullReturn(Advantage):
     """A = R - b, R = Σ_t discount^t r_t the whole episode's return, the same at each of its steps."""
 
-    baseline: Baseline = NoBaseline()
+    baseline: Baseline = field(default_factory=NoBaseline)
     discount: float = 1.0
 
     @property
@@ -81,6 +91,10 @@ class FullReturn(Advantage):
         """The baseline."""
         return self.baseline
 
+    def with_critic(self, critic: Critic) -> Advantage:
+        """The same with another critic."""
+        return replace(self, baseline=Learned(critic))
+
     def returns(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """R at each step."""
         return full_return(rollout.reward_BT, rollout.mask_BT, self.discount, rollout.segment_BT)
@@ -97,9 +111,9 @@ class FullReturn(Advantage):
 
 @dataclass(frozen=True)
 class RewardToGo(Advantage):
-    """A_t = G_t - b_t, G_t = Σ_{k>=t} discount^(k-t) r_k: a step is judged by what came after it  (REINFORCE)."""
+    """A_t = G_t - b_t, G_t = Σ_{k>=t} discount^(k-t) r_k: a step is judged by what follows it  (REINFORCE)."""
 
-    baseline: Baseline = NoBaseline()
+    baseline: Baseline = field(default_factory=NoBaseline)
     discount: float = 1.0
     per_step = True
     symbol = "Aₜ"
@@ -119,6 +133,10 @@ class RewardToGo(Advantage):
         """The baseline."""
         return self.baseline
 
+    def with_critic(self, critic: Critic) -> Advantage:
+        """The same with another critic."""
+        return replace(self, baseline=Learned(critic))
+
     def returns(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """G_t at each step."""
         return discounted(rollout.reward_BT, rollout.mask_BT, self.discount, rollout.segment_BT)
@@ -135,7 +153,7 @@ class RewardToGo(Advantage):
 
 @dataclass(frozen=True)
 class GroupMean(Advantage):
-    """A = r - mean of its group  (Dr. GRPO). The mean includes r itself, which scales the gradient by 1 - 1/G."""
+    """A = r - mean of its group, r itself included, which scales the gradient by 1 - 1/G  (Dr. GRPO)."""
 
     grouped = True
 
@@ -153,7 +171,8 @@ class GroupMean(Advantage):
 class GroupNormalised(Advantage):
     """A = (r - mean) / (std + eps) within its group  (GRPO, section 4.1.2).
 
-    ddof 1 divides the variance by G - 1 (torch's std, the authors' and TRL's code), 0 by G; eps is 1e-4 as in TRL.
+    ddof 1 divides the variance by G - 1 (torch's std, the authors' and TRL's code), 0 by G; eps is 1e-4 as in
+    TRL.
     """
 
     ddof: int = 1
@@ -162,7 +181,9 @@ class GroupNormalised(Advantage):
 
     def __post_init__(self) -> None:
         if self.ddof not in (0, 1):
-            raise UsageError(f"ddof is {self.ddof}: the variance is divided by G - ddof. Use 1 (sample) or 0 (population).")
+            raise UsageError(
+                f"ddof is {self.ddof}: the variance is divided by G - ddof. Use 1 (sample) or 0 (population)."
+            )
 
     def raw(self, rollout: Rollout, state: AlgorithmState) -> Float[Tensor, "B T"]:
         """(r - mean) / (std + eps)."""
@@ -179,14 +200,14 @@ class GroupNormalised(Advantage):
 class GAE(Advantage):
     """Generalised advantage estimation from a critic  (Schulman et al. 2016); TD error at trace_decay 0.
 
-    whiten: "rollout", "minibatch" (each optimiser batch) or "off". scale_reward divides rewards by the running standard
-    deviation of their discounted return (a code-level choice of PPO's code).
+    whiten: "rollout", "minibatch" (each optimiser batch) or "off". scale_reward divides rewards by the
+    running standard deviation of their discounted return (a code-level choice of PPO's code).
     """
 
     discount: float = 1.0
     trace_decay: float = 0.95
     whiten: str = "rollout"
-    critic: Critic = Critic()
+    critic: Critic = field(default_factory=Critic)
     scale_reward: bool = False
     per_step = True
     symbol = "Aₜ"
@@ -206,10 +227,16 @@ class GAE(Advantage):
         """The critic."""
         return self.critic
 
+    def with_critic(self, critic: Critic) -> Advantage:
+        """The same with another critic."""
+        return replace(self, critic=critic)
+
     def raw(self, rollout: Rollout, state: AlgorithmState) -> Float[Tensor, "B T"]:
         """Σ_k (discount · trace_decay)^k δ_{t+k}."""
         if rollout.value_BT is None:
-            raise UsageError("GAE needs value_BT, the critic's values, and the rollout has none. Score it with the critic.")
+            raise UsageError(
+                "GAE needs value_BT, the critic's values, and the rollout has none. Score it with the critic."
+            )
         next_value_BT = rollout.next_value_BT
         if next_value_BT is not None:
             next_value_BT = torch.where(rollout.terminated_BT, torch.zeros_like(next_value_BT), next_value_BT)

@@ -1,22 +1,27 @@
-"""An algorithm is a value: seven slots, each a frozen dataclass. `policy.py` has the named ones."""
+"""An algorithm is a value, `Algorithm(group, advantage, ratio, surrogate, reduction, penalty, step)`, and
+this is everything a loop does with one; the parts themselves live in the module of their slot, the named
+values in `policy.py`.
 
-from __future__ import annotations
+::
 
-from dataclasses import dataclass, field
-from typing import Any
+    algorithm = complete(named("grpo"), max_new_tokens)          needs(algorithm): what the loop must supply
+    state = initial_state(algorithm)
+    batch = prepare(algorithm, rollout, state)                   rewards -> advantages, once per rollout
+    for row_N, part in split(algorithm, batch, seed):            optimiser batches, each with its own weights
+        value, metrics = objective(algorithm, scores, part, state)        maximise; plain sums over rows loss,
+        more = value_loss(algorithm, scores, part)                  minimise, when needs(algorithm).critic
+    state = update_state(algorithm, state, statistics(algorithm, rollout, state) | {"kl": kl})
+"""
 
-from lineal.objectives.advantage import Advantage
 from lineal.objectives.batch import Batch
-from lineal.objectives.formula import describe
+from lineal.objectives.definition import Algorithm, Needs, initial_state, needs
 from lineal.objectives.group import Group, mixed_groups
-from lineal.objectives.penalty import AdaptiveKL, Penalty
-from lineal.objectives.ratio import Ratio
-from lineal.objectives.record import decode, encode
-from lineal.objectives.reduction import Reduction
-from lineal.objectives.refuse import refuse
+from lineal.objectives.objective import objective, value_loss
+from lineal.objectives.override import override
+from lineal.objectives.prepare import complete, prepare, split
+from lineal.objectives.progress import statistics, summarise, update_state
 from lineal.objectives.state import AlgorithmState
-from lineal.objectives.step import Adam, NaturalGradient, Step, TrustRegion
-from lineal.objectives.surrogate import Surrogate
+from lineal.objectives.step import Adam, NaturalGradient, TrustRegion
 from lineal.objectives.value import Critic
 
 __all__ = [
@@ -29,103 +34,16 @@ __all__ = [
     "NaturalGradient",
     "Needs",
     "TrustRegion",
+    "complete",
     "initial_state",
     "mixed_groups",
     "needs",
+    "objective",
+    "override",
+    "prepare",
+    "split",
+    "statistics",
+    "summarise",
+    "update_state",
+    "value_loss",
 ]
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """A policy-gradient algorithm: which completions, which advantage, which ratio, and so on, in seven slots.
-
-    `str(algorithm)` is its formula; two with equal slots are equal, whatever their names; `to_json` and `from_json`
-    round-trip. A product of parts that means nothing is refused here, with the reason (UsageError).
-    """
-
-    group: Group
-    advantage: Advantage
-    ratio: Ratio
-    surrogate: Surrogate
-    reduction: Reduction
-    penalty: tuple[Penalty, ...]
-    step: Step
-    name: str = field(default="custom", compare=False)
-
-    def __post_init__(self) -> None:
-        refuse(self)
-
-    def __str__(self) -> str:
-        return describe(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary that json can write: each part as its kind and its numbers."""
-        return encode(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any] | str, parts: dict[str, type] | None = None) -> Algorithm:
-        """The algorithm that `to_json` wrote (or its JSON text); `parts` names parts of your own."""
-        return cls(**decode(record, parts))
-
-    @property
-    def optimiser_steps(self) -> int:
-        """How many optimiser steps a rollout is used for."""
-        return self.step.epochs * self.step.minibatches
-
-    @property
-    def grouped(self) -> bool:
-        """True when rows must be whole completions of one episode each."""
-        parts = (self.advantage.grouped, self.ratio.whole_sequence, self.reduction.grouped)
-        return any(parts) or self.group.keep == "mixed"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the loop must supply, besides the rollout and each step's logp.
-
-    old_logp: one scoring pass before the first optimiser step, into Rollout.old_logp_BT.
-    kl: Scores.kl_BT, exact KL(old || new); under Adam the loop must be able to rebuild the old distribution.
-    mean_kl: Batch.mean_kl, one pass without gradient before each optimiser step.
-    measured_kl: the mean KL(old || new) after the iteration, as stats["kl"] for `update_state`.
-    reference: a frozen copy of the starting policy, into Rollout.reference_logp_BT.
-    reference_kl: Scores.reference_kl_BT, exact KL(new || reference).
-    entropy: Scores.entropy_BT.
-    critic: its settings, or None; with one, Rollout.value_BT and Scores.value_BT (and next_value_BT for environments).
-    one_episode: rows must be whole completions of one episode each.
-    """
-
-    old_logp: bool = False
-    kl: bool = False
-    mean_kl: bool = False
-    measured_kl: bool = False
-    reference: bool = False
-    reference_kl: bool = False
-    entropy: bool = False
-    critic: Critic | None = None
-    one_episode: bool = False
-
-
-def needs(algorithm: Algorithm) -> Needs:
-    """What the loop must supply for this algorithm."""
-    penalties = algorithm.penalty
-    in_reward = any(penalty.in_reward for penalty in penalties)
-    many = algorithm.optimiser_steps > 1 or not isinstance(algorithm.step, Adam)
-    return Needs(
-        old_logp=in_reward or (algorithm.ratio.uses_old and many),
-        kl=any(penalty.kl for penalty in penalties) or not isinstance(algorithm.step, Adam),
-        mean_kl=any(penalty.mean_kl for penalty in penalties),
-        measured_kl=any(isinstance(penalty, AdaptiveKL) for penalty in penalties),
-        reference=any(penalty.reference for penalty in penalties),
-        reference_kl=any(penalty.reference_kl for penalty in penalties),
-        entropy=any(penalty.entropy for penalty in penalties),
-        critic=algorithm.advantage.critic_part,
-        one_episode=algorithm.grouped,
-    )
-
-
-def initial_state(algorithm: Algorithm) -> AlgorithmState:
-    """The state before the first step: the adaptive penalty's starting beta, everything else empty."""
-    for penalty in algorithm.penalty:
-        if isinstance(penalty, AdaptiveKL):
-            return AlgorithmState(beta=penalty.beta)
-    return AlgorithmState()

@@ -5,7 +5,7 @@ A member maps (return_BT, rollout, state) to baseline_BT, or to a number that st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -77,17 +77,19 @@ class RunningMean(Baseline):
 
 @dataclass(frozen=True)
 class LeaveOneOut(Baseline):
-    """b_i = mean of the returns of the other completions of the prompt  (RLOO; Kool et al. 2019). Adds no bias."""
+    """b_i = mean return of the other completions of the prompt, so unbiased  (RLOO; Kool et al. 2019)."""
 
     grouped = True
 
     def __call__(
         self, return_BT: Float[Tensor, "B T"], rollout: Rollout, state: AlgorithmState
     ) -> Float[Tensor, "B T"]:
-        """(Σ R - R_i) / (G - 1); a completion left alone in its group is its own baseline, so it pulls nowhere."""
+        """(Σ R - R_i) / (G - 1); one left alone in its group is its own baseline, so it pulls nowhere."""
         alive_B = rollout.mask_BT.any(1)
         first_B = rollout.mask_BT.long().argmax(1)
-        return_B = torch.where(alive_B, return_BT.gather(1, first_B[:, None])[:, 0], torch.zeros_like(return_BT[:, 0]))
+        return_B = torch.where(
+            alive_B, return_BT.gather(1, first_B[:, None])[:, 0], torch.zeros_like(return_BT[:, 0])
+        )
         group_B, groups = renumber(torch.where(alive_B, rollout.group_B, -1))
         member_PB = members(group_B, groups) & alive_B
         others_B = member_PB.sum(1)[group_B] - 1
@@ -104,7 +106,7 @@ class LeaveOneOut(Baseline):
 class Learned(Baseline):
     """b_t = V(s_t) of a critic fitted to the returns."""
 
-    critic: Critic = Critic()
+    critic: Critic = field(default_factory=Critic)
 
     @property
     def critic_part(self) -> Critic | None:

@@ -17,10 +17,12 @@ class Batch:
     mask_BT: True where a step counts.
     advantage_BT: 0 where masked.
     weight_BT: the reduction's weights, of the whole optimiser batch; the objective is Σ weight · surrogate.
-    step_weight_BT: 1 / number of counted steps of the whole optimiser batch, for means over steps; 0 where masked.
+    step_weight_BT: 1 / number of counted steps of the whole optimiser batch, for means over steps; 0 where
+    masked.
     group_B: index of each row's prompt.
-    row_B: which row of the rollout each row is; after `split(..., by_step=True)` it is the flat index b · T + t.
-    old_logp_BT: None when the batch is used once: then it is the scores' own logp, held, and the ratio is exactly 1.
+    row_B: which row of the rollout each row is; after `split(..., by_step=True)` the flat index b · T + t.
+    old_logp_BT: None when the batch is used once: then it is the scores' own logp, held, and the ratio is
+    exactly 1.
     reference_logp_BT: under the frozen reference.
     return_BT, value_BT: what the critic is fitted to, and what it said when the rollout was scored.
     mean_kl: the optimiser batch's mean KL(old || new), for SqrtKL only.

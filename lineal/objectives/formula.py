@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lineal.objectives.algorithm import Algorithm
+    from lineal.objectives.definition import Algorithm
 
 
 def describe(algorithm: Algorithm) -> str:

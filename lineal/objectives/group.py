@@ -15,8 +15,8 @@ from lineal.errors import UsageError
 class Group:
     """`size` completions per prompt; keep "all" groups or only "mixed" ones, whose rewards are not all equal.
 
-    keep="mixed" is DAPO's dynamic sampling (Yu et al. 2025, eq. 11): dropped groups are replaced by new prompts, for at
-    most `refill` rounds; then the step trains on what it has, and says so.
+    keep="mixed" is DAPO's dynamic sampling (Yu et al. 2025, eq. 11): dropped groups are replaced by new
+    prompts, for at most `refill` rounds; then the step trains on what it has, and says so.
     """
 
     size: int = 1
@@ -25,9 +25,13 @@ class Group:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise UsageError(f"group_size is {self.size}: a prompt needs at least one completion. Use 1 or more.")
+            raise UsageError(
+                f"group_size is {self.size}: a prompt needs at least one completion. Use 1 or more."
+            )
         if self.keep not in ("all", "mixed"):
-            raise UsageError(f"keep is {self.keep!r}: it says which groups are trained on. Use 'all' or 'mixed'.")
+            raise UsageError(
+                f"keep is {self.keep!r}: it says which groups are trained on. Use 'all' or 'mixed'."
+            )
 
     def formula(self) -> str:
         """One line that says what is sampled and kept."""

@@ -1,7 +1,7 @@
 """The penalty slot: extra terms beside the surrogate. An algorithm has a tuple of them, often empty.
 
-`coefficient(state)` is the number in front; `penalty(scores, batch, state)` is what is subtracted at each step,
-coefficient and weights included, so that a batch's penalty is a plain sum.
+`coefficient(state)` is the number in front; `penalty(scores, batch, state)` is what is subtracted at each
+step, coefficient and weights included, so that a batch's penalty is a plain sum.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Penalty:
     """Base of the penalty slot. The attributes say what the loop must supply.
 
     kl: Scores.kl_BT. reference: Rollout.reference_logp_BT. reference_kl: Scores.reference_kl_BT.
-    entropy: Scores.entropy_BT. to_old: bounds the step from the old policy. in_reward: acts on rewards, not here.
+    entropy: Scores.entropy_BT. to_old: bounds the step from the old policy. in_reward: acts on rewards, not
+    here.
     """
 
     beta: float
@@ -54,8 +55,8 @@ class Penalty:
 class OldKL(Penalty):
     """beta · mean over counted steps of KL(old || new)  (PPO, eq. 8, with a fixed coefficient).
 
-    estimator: "exact" over the vocabulary, or k1 or k3 from the sampled tokens, both of which are unbiased in value and
-    gradient here because the samples are the old policy's; k2 is not.
+    estimator: "exact" over the vocabulary, or k1 or k3 from the sampled tokens, both of which are unbiased in
+    value and gradient here because the samples are the old policy's; k2 is not.
     """
 
     beta: float = 1.0
@@ -83,8 +84,8 @@ class OldKL(Penalty):
 class AdaptiveKL(Penalty):
     """OldKL whose coefficient follows the KL that was reached  (PPO, section 4).
 
-    After each iteration, once: beta · 2 if the mean KL exceeds 1.5 target, beta / 2 if it is below target / 1.5.
-    `beta` is only where it starts.
+    After each iteration, once: beta · 2 if the mean KL exceeds 1.5 target, beta / 2 if it is below target /
+    1.5. `beta` is only where it starts.
     """
 
     target: float = 0.01
@@ -95,7 +96,9 @@ class AdaptiveKL(Penalty):
     def __post_init__(self) -> None:
         _check(self.beta, self.estimator)
         if not self.target > 0:
-            raise UsageError(f"target is {self.target}: beta would double for ever. Use a mean KL above 0, such as 0.01.")
+            raise UsageError(
+                f"target is {self.target}: beta would double for ever. Use a mean KL above 0, such as 0.01."
+            )
 
     @property
     def kl(self) -> bool:  # type: ignore[override]
@@ -123,10 +126,11 @@ class AdaptiveKL(Penalty):
 
 @dataclass(frozen=True)
 class SqrtKL(Penalty):
-    """beta · sqrt(mean over counted steps of KL(old || new)): TRPO's bound as a penalty, without a constraint.
+    """beta · sqrt(mean over counted steps of KL(old || new)): TRPO's bound as a penalty, without a
+    constraint.
 
-    The root is of the whole optimiser batch's mean, which must be known first (`Batch.mean_kl`); then
-    sqrt(m) = Σ (KL/(2 sqrt(m)) + sqrt(m)/2) / N, a plain sum with the same value and gradient. At KL 0 the root has a
+    The root is of the whole optimiser batch's mean, which must be known first (`Batch.mean_kl`); then sqrt(m)
+    = Σ (KL/(2 sqrt(m)) + sqrt(m)/2) / N, a plain sum with the same value and gradient. At KL 0 the root has a
     kink, and its gradient is taken as 0.
     """
 
@@ -143,7 +147,7 @@ class SqrtKL(Penalty):
         if batch.mean_kl is None:
             raise UsageError(
                 "SqrtKL needs mean_kl of the whole optimiser batch, and the batch has none. "
-                "Score it once without gradient: replace(batch, mean_kl=mean_kl(scores, batch)), summed over micro-batches."
+                "Score it once without gradient and add up mean_kl(scores, batch) over its micro-batches."
             )
         root = batch.mean_kl.clamp(min=0).sqrt()
         slope = torch.where(root > 1e-6, 0.5 / root.clamp(min=1e-6), torch.zeros_like(root))
@@ -160,11 +164,12 @@ class SqrtKL(Penalty):
 class ReferenceKL(Penalty):
     """beta · KL(π || reference), the frozen policy that training started from  (GRPO, eq. 3 and 4).
 
-    place "loss": inside the same sums as the surrogate, so it takes the reduction's weights, as GRPO's formula has it.
-    estimator k3 (GRPO's), k2 (the right gradient on policy) or "exact" over the vocabulary; see `kl_estimate` for the
-    gradient of each. k1 in a loss has mean gradient 0 and is refused, unless `ratio_weighted` multiplies by π/π_old,
-    which makes the value and the gradient of k1 and k3 those of KL(π || reference) at each old state.
-    place "reward": beta · estimate is taken off each step's reward, before advantages.
+    place "loss": inside the same sums as the surrogate, so it takes the reduction's weights, as GRPO's
+    formula has it. estimator k3 (GRPO's), k2 (the right gradient on policy) or "exact" over the vocabulary;
+    see `kl_estimate` for the gradient of each. k1 in a loss has mean gradient 0 and is refused, unless
+    `ratio_weighted` multiplies by π/π_old, which makes the value and the gradient of k1 and k3 those of KL(π
+    || reference) at each old state. place "reward": beta · estimate is taken off each step's reward, before
+    advantages.
     """
 
     beta: float = 0.04
@@ -175,10 +180,13 @@ class ReferenceKL(Penalty):
     def __post_init__(self) -> None:
         _check(self.beta, self.estimator)
         if self.place not in ("loss", "reward"):
-            raise UsageError(f"place is {self.place!r}: a reference KL acts in the 'loss' or in the 'reward'.")
+            raise UsageError(
+                f"place is {self.place!r}: a reference KL acts in the 'loss' or in the 'reward'."
+            )
         if self.place == "reward" and (self.estimator == "exact" or self.ratio_weighted):
             raise UsageError(
-                "a reference KL in the reward is an estimate at the token that was taken, under the policy that took it. "
+                "a reference KL in the reward is an estimate at the token that was taken, by the policy that took "
+                "it. "
                 "Use k1, k2 or k3 without ratio_weighted, or place='loss'."
             )
         if self.place == "loss" and self.estimator == "k1" and not self.ratio_weighted:
@@ -211,7 +219,9 @@ class ReferenceKL(Penalty):
     def estimate(self, scores: Scores, batch: Batch) -> Float[Tensor, "B T"]:
         """KL(π || reference) at each step, as its estimator has it; 0 where masked."""
         if self.estimator == "exact":
-            return _masked(_present(scores.reference_kl_BT, "reference_kl_BT, the exact KL to the reference,"), batch)
+            return _masked(
+                _present(scores.reference_kl_BT, "reference_kl_BT, the exact KL to the reference,"), batch
+            )
         reference_BT = _present(batch.reference_logp_BT, "reference_logp_BT")
         kl_BT = kl_estimate(self.estimator, scores.logp_BT, reference_BT)
         if self.ratio_weighted:
@@ -261,13 +271,17 @@ def _masked(x_BT: Tensor, batch: Batch) -> Tensor:
 
 def _present(x_BT: Tensor | None, name: str) -> Tensor:
     if x_BT is None:
-        raise UsageError(f"the algorithm's penalty needs {name} and it was not given. Supply what needs(algorithm) lists.")
+        raise UsageError(
+            f"the algorithm's penalty needs {name} and it was not given. Supply what needs(algorithm) lists."
+        )
     return x_BT
 
 
 def _check(beta: float, estimator: str) -> None:
     if not beta >= 0:
-        raise UsageError(f"beta is {beta}: a negative penalty would push the policy away for ever. Use 0 or more.")
+        raise UsageError(
+            f"beta is {beta}: a negative penalty would push the policy away for ever. Use 0 or more."
+        )
     if estimator not in ESTIMATORS:
         raise UsageError(f"estimator is {estimator!r}. Use one of: {', '.join(ESTIMATORS)}.")
 

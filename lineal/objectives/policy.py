@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from lineal.errors import UsageError
 from lineal.objectives.advantage import GAE, FullReturn, GroupMean, GroupNormalised, RewardToGo
-from lineal.objectives.algorithm import Algorithm
 from lineal.objectives.baseline import LeaveOneOut, RunningMean
+from lineal.objectives.definition import Algorithm
 from lineal.objectives.group import Group
 from lineal.objectives.penalty import AdaptiveKL, ReferenceKL
 from lineal.objectives.ratio import NoRatio, SequenceRatio, SequenceTokenRatio, TokenRatio

@@ -1,7 +1,7 @@
 """The ratio slot: which log-ratio between the new and the old policy the surrogate sees.
 
-Each member maps (logp_BT, old_logp_BT, mask_BT) to log_ratio_BT, 0 where masked. The raw product over a trajectory is
-never optimised; `objective` logs it.
+Each member maps (logp_BT, old_logp_BT, mask_BT) to log_ratio_BT, 0 where masked. The raw product over a
+trajectory is never optimised; `objective` logs it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lineal.ops.masked import masked_mean
 
 
 class Ratio:
-    """Base of the ratio slot. `uses_old`: reads old_logp. `whole_sequence`: one ratio for a whole completion."""
+    """Base of the ratio slot. `uses_old`: reads old_logp. `whole_sequence`: one ratio per completion."""
 
     uses_old = True
     whole_sequence = False
@@ -64,7 +64,7 @@ class TokenRatio(Ratio):
 
 @dataclass(frozen=True)
 class SequenceRatio(Ratio):
-    """s = (π(y) / π_old(y))^(1/|y|), the geometric mean over a completion  (GSPO, eq. 7); the same at each step."""
+    """s = (π(y) / π_old(y))^(1/|y|), the geometric mean over a completion, at each step  (GSPO, eq. 7)."""
 
     whole_sequence = True
     symbol = "s"
@@ -83,7 +83,7 @@ class SequenceRatio(Ratio):
 
 @dataclass(frozen=True)
 class SequenceTokenRatio(Ratio):
-    """s_t = sg[s] · π(y_t) / sg[π(y_t)]: the sequence ratio's value with a token's gradient  (GSPO-token, eq. 14)."""
+    """s_t = sg[s] · π(y_t) / sg[π(y_t)]: the sequence ratio with a token's gradient  (GSPO-token, eq. 14)."""
 
     symbol = "sₜ"
 

@@ -1,4 +1,4 @@
-"""Algorithms as JSON: each part is its kind and its numbers."""
+"""Algorithms as JSON: each part is its class and its numbers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ PARTS: dict[str, type] = {
 
 
 def encode(value: Any) -> Any:
-    """The value as JSON types; a part becomes {"kind": its class, field: value, ...}."""
+    """The value as JSON types; a part becomes {"part": its class, field: value, ...}."""
     if is_dataclass(value) and not isinstance(value, type):
-        kind = {} if type(value).__name__ == "Algorithm" else {"kind": type(value).__name__}
-        return kind | {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+        part = {} if type(value).__name__ == "Algorithm" else {"part": type(value).__name__}
+        return part | {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return value
@@ -46,7 +46,9 @@ def decode(record: dict[str, Any] | str, parts: dict[str, type] | None = None) -
     """The slots of the algorithm that `encode` wrote."""
     loaded = json.loads(record) if isinstance(record, str) else record
     if not isinstance(loaded, dict):
-        raise UsageError("an algorithm's JSON is an object with its slots. Write it with algorithm.to_json().")
+        raise UsageError(
+            "an algorithm's JSON is an object with its slots. Write it with algorithm.to_json()."
+        )
     return {name: _decode(value, PARTS | (parts or {})) for name, value in loaded.items()}
 
 
@@ -55,7 +57,9 @@ def _decode(value: Any, parts: dict[str, type]) -> Any:
         return tuple(_decode(item, parts) for item in value)
     if not isinstance(value, dict):
         return value
-    kind = value.get("kind")
-    if kind not in parts:
-        raise UsageError(f"no part is called {kind!r}. Pass your own as from_json(record, parts={{{kind!r}: YourClass}}).")
-    return parts[kind](**{name: _decode(item, parts) for name, item in value.items() if name != "kind"})
+    part = value.get("part")
+    if part not in parts:
+        raise UsageError(
+            f"no part is called {part!r}. Pass your own as from_json(record, parts={{{part!r}: YourClass}})."
+        )
+    return parts[part](**{name: _decode(item, parts) for name, item in value.items() if name != "part"})

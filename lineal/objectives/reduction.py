@@ -1,8 +1,9 @@
-"""The reduction slot: a function from the mask to weights, so that a loss is a plain sum of weight · surrogate.
+"""The reduction slot: a function from the mask to weights, so that a loss is a plain sum of weight ·
+surrogate.
 
-Weights are computed once for a whole optimiser batch; any cut of it into micro-batches, any padding, packing, order or
-number of processes then gives the same sum, by construction. Rows without a counted step are absent: they weigh
-nothing and are not counted, so padding by rows changes nothing either.
+Weights are computed once for a whole optimiser batch; any cut of it into micro-batches, any padding, packing,
+order or number of processes then gives the same sum, by construction. Rows without a counted step are absent:
+they weigh nothing and are not counted, so padding by rows changes nothing either.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ class PerBudget(Reduction):
 
     def __post_init__(self) -> None:
         if self.tokens is not None and not self.tokens > 0:
-            raise UsageError(f"the budget is {self.tokens} tokens: it divides the objective. Use a number above 0.")
+            raise UsageError(
+                f"the budget is {self.tokens} tokens: it divides the objective. Use a number above 0."
+            )
 
     def __call__(
         self, mask_BT: Bool[Tensor, "B T"], group_B: Int[Tensor, " B"], dtype: torch.dtype = torch.float32

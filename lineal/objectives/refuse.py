@@ -11,7 +11,7 @@ from lineal.objectives.step import Adam, TrustRegion
 from lineal.objectives.surrogate import LogLikelihood
 
 if TYPE_CHECKING:
-    from lineal.objectives.algorithm import Algorithm
+    from lineal.objectives.definition import Algorithm
 
 
 def refuse(algorithm: Algorithm) -> None:
@@ -28,13 +28,14 @@ def _group(algorithm: Algorithm) -> str | None:
     part = type(algorithm.advantage).__name__
     if algorithm.advantage.grouped:
         return (
-            f"group_size is 1 and the advantage ({part}) compares the completions of one prompt: alone, each would be its "
-            "own baseline and every advantage 0. Use group_size 2 or more, or another advantage."
+            f"group_size is 1 and the advantage ({part}) compares the completions of one prompt: alone, "
+            "each would be its own baseline and every advantage 0. Use group_size 2 or more, or another "
+            "advantage."
         )
     if algorithm.group.keep == "mixed":
         return (
-            "group_size is 1 and keep is 'mixed': a single completion always equals itself, so every group would be "
-            "dropped. Use group_size 2 or more, or keep='all'."
+            "group_size is 1 and keep is 'mixed': a single completion always equals itself, so every "
+            "group would be dropped. Use group_size 2 or more, or keep='all'."
         )
     return None
 
@@ -43,13 +44,13 @@ def _ratio(algorithm: Algorithm) -> str | None:
     surrogate = type(algorithm.surrogate).__name__
     if isinstance(algorithm.ratio, NoRatio) and algorithm.surrogate.bounded:
         return (
-            f"{surrogate} clips a ratio and the ratio is none: log π has no bounds around 1. "
-            "Use TokenRatio or SequenceRatio, or LogLikelihood."
+            f"{surrogate} clips a ratio and the ratio is none: log π has no bounds around 1. Use "
+            "TokenRatio or SequenceRatio, or LogLikelihood."
         )
     if isinstance(algorithm.ratio, NoRatio) != isinstance(algorithm.surrogate, LogLikelihood):
         return (
-            f"surrogate {surrogate} with ratio {type(algorithm.ratio).__name__}: log π(y) A takes no ratio and every other "
-            "surrogate takes one. Use NoRatio with LogLikelihood only."
+            f"surrogate {surrogate} with ratio {type(algorithm.ratio).__name__}: log π(y) A takes no ratio "
+            "and every other surrogate takes one. Use NoRatio with LogLikelihood only."
         )
     return None
 
@@ -60,13 +61,13 @@ def _sequence(algorithm: Algorithm) -> str | None:
         return None
     if not algorithm.reduction.by_sequence:
         return (
-            f"{ratio} with {type(algorithm.reduction).__name__}: a ratio per completion weighed by tokens counts long "
-            "completions more than once. Use PerSequence, or TokenRatio."
+            f"{ratio} with {type(algorithm.reduction).__name__}: a ratio per completion weighed by tokens "
+            "counts long completions more than once. Use PerSequence, or TokenRatio."
         )
     if algorithm.ratio.whole_sequence and algorithm.advantage.per_step:
         return (
-            f"{ratio} with {type(algorithm.advantage).__name__}: a completion has one ratio but an advantage per step. "
-            "Use SequenceTokenRatio, or an advantage per completion."
+            f"{ratio} with {type(algorithm.advantage).__name__}: a completion has one ratio but an "
+            "advantage per step. Use SequenceTokenRatio, or an advantage per completion."
         )
     return None
 
@@ -75,8 +76,9 @@ def _reuse(algorithm: Algorithm) -> str | None:
     if not isinstance(algorithm.surrogate, LogLikelihood) or algorithm.optimiser_steps == 1:
         return None
     return (
-        f"log-likelihood with epochs {algorithm.step.epochs} and minibatches {algorithm.step.minibatches}: after the first "
-        "step the samples are another policy's and nothing corrects for it. Use 1 and 1, or a ratio with Linear or Clip."
+        f"log-likelihood with epochs {algorithm.step.epochs} and minibatches {algorithm.step.minibatches}: "
+        "after the first step the samples are another policy's and nothing corrects for it. Use 1 and 1, "
+        "or a ratio with Linear or Clip."
     )
 
 
@@ -86,13 +88,13 @@ def _step(algorithm: Algorithm) -> str | None:
     kind = type(algorithm.step).__name__
     if algorithm.surrogate.bounded:
         return (
-            f"{kind} with {type(algorithm.surrogate).__name__}: both bound the step, and at the old policy the clip has no "
-            "effect. Use Linear, or Adam."
+            f"{kind} with {type(algorithm.surrogate).__name__}: both bound the step, and at the old policy "
+            "the clip has no effect. Use Linear, or Adam."
         )
     if isinstance(algorithm.step, TrustRegion) and not algorithm.ratio.uses_old:
         return (
-            "TrustRegion without a ratio: its line search asks whether L(new) exceeds L(old), which needs π/π_old. "
-            "Use TokenRatio with Linear, or NaturalGradient."
+            "TrustRegion without a ratio: its line search asks whether L(new) exceeds L(old), which needs "
+            "π/π_old. Use TokenRatio with Linear, or NaturalGradient."
         )
     return None
 
@@ -104,12 +106,12 @@ def _penalties(algorithm: Algorithm) -> str | None:
     if bounds and not isinstance(algorithm.step, Adam):
         what = "adaptive KL" if isinstance(bounds[0], AdaptiveKL) else "a KL penalty to the old policy"
         return (
-            f"{type(algorithm.step).__name__} with {what}: the step already bounds that KL, and the penalty's gradient at "
-            "the old policy is 0. Drop the penalty, or use Adam."
+            f"{type(algorithm.step).__name__} with {what}: the step already bounds that KL, and the "
+            "penalty's gradient at the old policy is 0. Drop the penalty, or use Adam."
         )
     if bounds and not algorithm.ratio.uses_old:
         return (
-            "a KL penalty to the old policy with log-likelihood: samples are used once, so the policy is the old one and "
-            "the penalty's gradient is 0. Drop it, or use a ratio."
+            "a KL penalty to the old policy with log-likelihood: samples are used once, so the policy is "
+            "the old one and the penalty's gradient is 0. Drop it, or use a ratio."
         )
     return None

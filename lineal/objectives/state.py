@@ -12,7 +12,8 @@ class AlgorithmState:
 
     beta: coefficient of the adaptive KL penalty; None until `initial_state` or the first update sets it.
     baseline_sum, baseline_count: decayed sums of the running-mean baseline.
-    return_sum, return_square, return_count: sums over every counted step's discounted return, for reward scaling.
+    return_sum, return_square, return_count: sums over every counted step's discounted return, for reward
+    scaling.
     """
 
     beta: float | None = None

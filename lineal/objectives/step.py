@@ -11,8 +11,8 @@ from lineal.errors import UsageError
 class Adam:
     """AdamW for `epochs` passes over each rollout, each cut into `minibatches` optimiser batches.
 
-    learning_rate, betas, eps, weight_decay are AdamW's (Loshchilov and Hutter 2019); max_grad_norm is the global
-    gradient clip, 0 turns it off.
+    learning_rate, betas, eps, weight_decay are AdamW's (Loshchilov and Hutter 2019); max_grad_norm is the
+    global gradient clip, 0 turns it off.
     """
 
     learning_rate: float = 1e-6
@@ -38,11 +38,13 @@ class Adam:
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """TRPO's step: the natural direction, its length from max_kl, then backtracking (Schulman et al. 2015, app. C).
+    """TRPO's step: the natural direction, its length from max_kl, then backtracking (Schulman et al. 2015,
+    app. C).
 
-    x solves (F + damping I) x = g by `cg_iterations` of conjugate gradient; the full step is sqrt(2 max_kl / x'Fx) x;
-    it is multiplied by `backtrack` up to `max_backtracks` times until the mean KL(old || new) is at most max_kl and the
-    surrogate has risen. `parameters`: only those whose name contains one of these parts move; None means all.
+    x solves (F + damping I) x = g by `cg_iterations` of conjugate gradient; the full step is sqrt(2 max_kl /
+    x'Fx) x; it is multiplied by `backtrack` up to `max_backtracks` times until the mean KL(old || new) is at
+    most max_kl and the surrogate has risen. `parameters`: only those whose name contains one of these parts
+    move; None means all.
     A step uses its rollout once: epochs and minibatches exist so that every step has them, and must be 1.
     """
 
@@ -60,7 +62,9 @@ class TrustRegion:
         _at_least_one("cg_iterations", self.cg_iterations)
         _once("TrustRegion", self.epochs, self.minibatches)
         if not 0 < self.backtrack < 1:
-            raise UsageError(f"backtrack is {self.backtrack}: the step must shrink. Use a number between 0 and 1.")
+            raise UsageError(
+                f"backtrack is {self.backtrack}: the step must shrink. Use a number between 0 and 1."
+            )
 
     def formula(self) -> str:
         """One line that says how parameters move."""
@@ -114,8 +118,8 @@ def _at_least_one(name: str, value: int) -> None:
 def _once(kind: str, epochs: int, minibatches: int) -> None:
     if epochs != 1 or minibatches != 1:
         raise UsageError(
-            f"{kind} with epochs {epochs} and minibatches {minibatches}: its KL bound is measured from the policy that "
-            "sampled, over the whole rollout, so a second step would leave the region. Use 1 and 1, or Adam."
+            f"{kind} with epochs {epochs} and minibatches {minibatches}: its KL bound is measured from the policy "
+            "that sampled, over the whole rollout, so a second step would leave the region. Use 1 and 1, or Adam."
         )
 
 

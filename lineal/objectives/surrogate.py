@@ -16,7 +16,9 @@ class Surrogate:
 
     bounded = False
 
-    def __call__(self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def __call__(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """What is maximised at each step."""
         raise NotImplementedError
 
@@ -36,7 +38,9 @@ class Surrogate:
 class LogLikelihood(Surrogate):
     """log π(y_t) A_t, whose gradient is REINFORCE's  (Williams 1992); takes NoRatio."""
 
-    def __call__(self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def __call__(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """log π(y_t) A_t."""
         return log_ratio_BT * advantage_BT
 
@@ -49,7 +53,9 @@ class LogLikelihood(Surrogate):
 class Linear(Surrogate):
     """w A, the first-order surrogate  (TRPO, eq. 14)."""
 
-    def __call__(self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def __call__(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """w A."""
         return log_ratio_BT.exp() * advantage_BT
 
@@ -62,8 +68,9 @@ class Linear(Surrogate):
 class Clip(Surrogate):
     """min(w A, clip(w, 1 - low, 1 + high) A)  (PPO, eq. 7; DAPO's clip-higher when high > low).
 
-    With `dual` c > 1 and A < 0 it is max(that, c A), so a large ratio cannot pull without bound (Ye et al. 2020, eq. 5).
-    The gradient is 0 only where w > 1 + high and A > 0, where w < 1 - low and A < 0, or where dual acts.
+    With `dual` c > 1 and A < 0 it is max(that, c A), so a large ratio cannot pull without bound (Ye et al.
+    2020, eq. 5). The gradient is 0 only where w > 1 + high and A > 0, where w < 1 - low and A < 0, or where
+    dual acts.
     """
 
     low: float = 0.2
@@ -79,7 +86,9 @@ class Clip(Surrogate):
                 "Use a larger number (3 is common), or none."
             )
 
-    def __call__(self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def __call__(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """min(w A, clip(w) A)."""
         ratio_BT = log_ratio_BT.exp()
         bounded_BT = ratio_BT.clamp(1 - self.low, 1 + self.high)
@@ -91,7 +100,7 @@ class Clip(Surrogate):
     def clipped(
         self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
     ) -> tuple[Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
-        """Where the gradient is zero: below the lower bound with A < 0; above the upper with A > 0, or dual."""
+        """Where the gradient is zero: below the lower bound at A < 0; above the upper at A > 0, or dual."""
         ratio_BT = log_ratio_BT.exp()
         low_BT = (advantage_BT < 0) & (ratio_BT < 1 - self.low)
         high_BT = (advantage_BT > 0) & (ratio_BT > 1 + self.high)
@@ -102,7 +111,11 @@ class Clip(Surrogate):
     def formula(self, ratio: str, advantage: str) -> str:
         """The expression, for print."""
         inner = f"min({ratio} {advantage}, clip({ratio}, 1 − {self.low:g}, 1 + {self.high:g}) {advantage})"
-        return inner if self.dual is None else f"[{advantage} < 0: max({inner}, {self.dual:g} {advantage}); else {inner}]"
+        return (
+            inner
+            if self.dual is None
+            else f"[{advantage} < 0: max({inner}, {self.dual:g} {advantage}); else {inner}]"
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,9 @@ class ClippedWeight(Surrogate):
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high)
 
-    def __call__(self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def __call__(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """sg[clip(w)] A log w."""
         bounded_BT = log_ratio_BT.detach().exp().clamp(1 - self.low, 1 + self.high)
         return bounded_BT * advantage_BT * log_ratio_BT
@@ -141,4 +156,6 @@ class ClippedWeight(Surrogate):
 def _check_bounds(low: float, high: float) -> None:
     for name, bound in (("clip_low", low), ("clip_high", high)):
         if not bound >= 0:
-            raise UsageError(f"{name} is {bound}: the bounds are 1 - clip_low and 1 + clip_high. Use 0 or more.")
+            raise UsageError(
+                f"{name} is {bound}: the bounds are 1 - clip_low and 1 + clip_high. Use 0 or more."
+            )

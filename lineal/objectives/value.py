@@ -1,4 +1,4 @@
-"""The critic: its settings and its loss."""
+"""The critic: its settings, and its error. The loop owns the critic itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lineal.errors import UsageError
 
 @dataclass(frozen=True)
 class Critic:
-    """Where the critic lives and how it is fitted; the loop owns the critic itself.
+    """The settings of a critic.
 
     kind: "head" on the policy's hidden states, or a "separate" model.
     coefficient: weight of the value loss beside the objective (c1 in PPO, eq. 9), under Adam.
@@ -30,9 +30,13 @@ class Critic:
 
     def __post_init__(self) -> None:
         if self.kind not in ("head", "separate"):
-            raise UsageError(f"critic is {self.kind!r}: it says where the critic lives. Use 'head' or 'separate'.")
+            raise UsageError(
+                f"critic is {self.kind!r}: it says where the critic lives. Use 'head' or 'separate'."
+            )
         if self.clip < 0:
-            raise UsageError(f"value_clip is {self.clip}: it is the range of a clip. Use a number above 0, or 0 for off.")
+            raise UsageError(
+                f"value_clip is {self.clip}: it is the range of a clip. Use a number above 0, or 0 for off."
+            )
 
     def formula(self) -> str:
         """The loss, for print."""
@@ -47,7 +51,7 @@ def squared_error(
     old_value_BT: Float[Tensor, "B T"],
     clip: float,
 ) -> Float[Tensor, "B T"]:
-    """(V - R)², or with clip c its maximum with (V_old + clip(V - V_old, -c, c) - R)²  (PPO's code, not its paper)."""
+    """(V - R)², or with clip c its maximum with (V_old + clip(V - V_old, ±c) - R)²  (PPO's code)."""
     error_BT = (value_BT - return_BT).square()
     if not clip:
         return error_BT

@@ -217,8 +217,14 @@ def _summed(
 ) -> Product:
     kept: dict[int, Linearised] = {}
     room = [float(keep_bytes)]
+    versions = [parameter._version for parameter in parameters]
 
     def product(vector: Tensor) -> Tensor:
+        if versions != [parameter._version for parameter in parameters]:
+            raise LinealError(
+                "the parameters have moved since this Fisher product was made, and the graphs it kept are "
+                "of the old ones: make a new product for each step."
+            )
         total = torch.zeros_like(vector)
         vectors = unflatten_like(vector, parameters)
         for index, part in enumerate(parts):
@@ -249,7 +255,8 @@ def _measured(parameters: Sequence[Tensor]) -> Iterator[list[int]]:
         if storage.data_ptr() not in seen:
             seen.add(storage.data_ptr())
             used[0] += storage.nbytes()
-        return tensor
+        # With its history, a node's own output would hold the node: a cycle that is never collected.
+        return tensor.detach()
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         yield used

@@ -24,7 +24,7 @@ def reverse_scan(x_BT: Float[Tensor, "B T"], carry_BT: Float[Tensor, "B T"]) -> 
 
 
 def next_counted(mask_BT: Bool[Tensor, "B T"]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Index of the first counted step after each step, and whether there is one (index 0 where there is not)."""
+    """Index of the first counted step after each step, and whether there is one (index 0 where none)."""
     length = mask_BT.shape[1]
     place_T = torch.arange(length, device=mask_BT.device)
     place_BT = torch.where(mask_BT, place_T, length)
@@ -54,7 +54,9 @@ def discounted(
 ) -> Float[Tensor, "B T"]:
     """Discounted reward-to-go G_t = Σ_{k>=t} discount^(k-t) r_k within the episode; 0 where masked."""
     zero = torch.zeros((), dtype=reward_BT.dtype, device=reward_BT.device)
-    return torch.where(mask_BT, _scan(torch.where(mask_BT, reward_BT, zero), mask_BT, discount, segment_BT), zero)
+    return torch.where(
+        mask_BT, _scan(torch.where(mask_BT, reward_BT, zero), mask_BT, discount, segment_BT), zero
+    )
 
 
 def full_return(
@@ -63,7 +65,7 @@ def full_return(
     discount: float,
     segment_BT: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """The whole episode's discounted return Σ_k discount^k r_k, the same at each of its steps; 0 where masked."""
+    """The whole episode's return Σ_k discount^k r_k, the same at each of its steps; 0 where masked."""
     to_go_BT = discounted(reward_BT, mask_BT, discount, segment_BT)
     segment_BT = torch.zeros_like(mask_BT, dtype=torch.int64) if segment_BT is None else segment_BT
     seen_BT = torch.cumsum(mask_BT, dim=1)
@@ -89,22 +91,26 @@ def gae(
     ended_BT: Bool[Tensor, "B T"] | None = None,
     segment_BT: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """Generalised advantage estimation, A_t = Σ_k (discount·trace_decay)^k δ_{t+k}  (Schulman et al. 2016, eq. 16).
+    """Generalised advantage estimation, A_t = Σ_k (discount·trace_decay)^k δ_{t+k}  (Schulman et al. 2016,
+    eq. 16).
 
-    δ_t = r_t + discount · V(s_{t+1}) - V(s_t). `next_value_BT` is V after each step and before any reset, already 0
-    where the episode terminated, so a truncated environment bootstraps. Without it (text) V(s_{t+1}) is the value of
-    the episode's next counted step, and 0 after its last: a capped text has its outcome reward and needs no bootstrap.
-    `ended_BT` marks steps that end an episode. trace_decay 0 is the TD error; 1 is return minus value.
+    δ_t = r_t + discount · V(s_{t+1}) - V(s_t). `next_value_BT` is V after each step and before any reset,
+    already 0 where the episode terminated, so a truncated environment bootstraps. Without it (text)
+    V(s_{t+1}) is the value of the episode's next counted step, and 0 after its last: a capped text has its
+    outcome reward and needs no bootstrap. `ended_BT` marks steps that end an episode. trace_decay 0 is the TD
+    error; 1 is return minus value.
     """
     going_BT = continues(mask_BT, segment_BT, ended_BT)
     if next_value_BT is None:
         after_BT, _ = next_counted(mask_BT)
         next_value_BT = torch.where(going_BT, value_BT.gather(1, after_BT), torch.zeros_like(value_BT))
-    delta_BT = torch.where(mask_BT, reward_BT + discount * next_value_BT - value_BT, torch.zeros_like(value_BT))
-    carry_BT = torch.where(mask_BT, going_BT * (discount * trace_decay), 1.0).to(value_BT.dtype)
+    delta_BT = torch.where(
+        mask_BT, reward_BT + discount * next_value_BT - value_BT, torch.zeros_like(value_BT)
+    )
+    carry_BT = torch.where(mask_BT, going_BT.to(value_BT.dtype) * (discount * trace_decay), 1.0)
     return torch.where(mask_BT, reverse_scan(delta_BT, carry_BT), torch.zeros_like(value_BT))
 
 
 def _scan(x_BT: Tensor, mask_BT: Tensor, factor: float, segment_BT: Tensor | None) -> Tensor:
-    carry_BT = torch.where(mask_BT, continues(mask_BT, segment_BT) * factor, 1.0).to(x_BT.dtype)
+    carry_BT = torch.where(mask_BT, continues(mask_BT, segment_BT).to(x_BT.dtype) * factor, 1.0)
     return reverse_scan(x_BT, carry_BT)

@@ -47,7 +47,7 @@ def adamw(
     groups = decay_groups(parameters, weight_decay)
     if not groups:
         raise UsageError(
-            f"none of the {len(parameters)} parameters given to the optimiser takes a gradient, so nothing would "
+            f"none of the {len(parameters)} parameters given takes a gradient, so nothing would "
             "move: leave some unfrozen."
         )
     options: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps}

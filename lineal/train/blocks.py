@@ -76,9 +76,7 @@ def random_blocks(
 
 
 def sequential_blocks(stream_N: Int[Tensor, " N"], length: int, batch: int) -> Iterator[Blocks]:
-    """The whole stream in order, in windows that do not overlap: every token but the first is a target
-    once.
-    """
+    """The whole stream in windows that do not overlap: every token but the first is a target once."""
     yield from _batches(_windows(stream_N.long(), length), length, batch)
 
 

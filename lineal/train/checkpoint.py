@@ -158,9 +158,7 @@ def _drop_old(folder: Path, current: int, keep_last: int, keep_every: int) -> No
 
 
 def encode_state(state: Mapping[str, Any]) -> bytes:
-    """The state as JSON; raises CheckpointError for what would not come back: nan, objects, keys that are no
-    text.
-    """
+    """The state as JSON; raises CheckpointError for what would not come back (nan, objects, int keys)."""
     for name, keys in _keys(state, "state"):
         if not all(isinstance(key, str) for key in keys):
             raise CheckpointError(f"{name} has keys that are no text; JSON would change them: use str keys.")
@@ -181,11 +179,9 @@ def _keys(value: Any, name: str) -> Iterator[tuple[str, list[Any]]]:
 
 
 def tensor_chunks(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
-    """A safetensors file of the tensors, one chunk per tensor, so that memory never holds a second copy of
-    all.
+    """A safetensors file of the tensors, one chunk per tensor, so that memory never holds all of them twice.
 
-    The layout is https://github.com/huggingface/safetensors#format: length of the header, JSON header, raw
-    bytes.
+    Its layout (https://github.com/huggingface/safetensors#format): header's length, JSON header, raw bytes.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -118,17 +118,13 @@ def pick_device(name: str = "auto") -> str:
 
 
 def thread_counts(kind: str, shape: Shape) -> list[int]:
-    """The numbers of threads worth measuring: one for a tiny model or beside a GPU, else one and all
-    cores.
-    """
+    """Numbers of threads worth measuring: one for a tiny model or beside a GPU, else one and all cores."""
     most = usable_cores()
     return [1] if most == 1 or kind != "cpu" or shape.width <= TINY_WIDTH else [1, most]
 
 
 def usable_cores() -> int:
-    """CPU cores this process may use: its affinity, its container's quota and OMP_NUM_THREADS, whichever is
-    least.
-    """
+    """CPU cores this process may use: the least of affinity, container quota and OMP_NUM_THREADS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [cores]
     try:
@@ -219,9 +215,7 @@ def _fastest(probe: Mapping[str, float], dtypes: list[str], counts: list[int]) -
 
 
 def describe() -> dict[str, Any]:
-    """What `lineal doctor` prints: versions, devices, cores, memory, compilers and a probe at a middling
-    shape.
-    """
+    """What `lineal doctor` prints: versions, devices, cores, memory, compiler, and a probe."""
     kind = pick_device()
     chosen = choose_device(Shape(width=256, inner=1024, tokens=1024))
     compilers = [name for name in ("c++", "g++", "clang++") if shutil.which(name)]

@@ -91,9 +91,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def rename_folder(source: Path, target: Path) -> None:
-    """Rename a complete folder within its parent and make that durable; the target must not exist or be
-    empty.
-    """
+    """Rename a complete folder within its parent and make that durable; the target must be free."""
     os.rename(source, target)
     sync_folder(target.parent)
 
@@ -111,9 +109,7 @@ def sync_tree(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder; a crash half-way leaves a name ending in .tmp, never a folder that looks like a
-    result.
-    """
+    """Delete a folder; a crash half-way leaves a name in .tmp, not a folder that looks like a result."""
     condemned = path if path.name.endswith(".tmp") else path.with_name(path.name + ".removed.tmp")
     if condemned != path:
         if condemned.exists():

@@ -25,8 +25,7 @@ class Lock:
     """The lock of a run folder, held until `release` or the end of the process; kill -9 releases it too.
 
     Raises RunError naming the owner's process, host and start when another process, or another `Run` in this
-    one, holds it. The file stays behind, because deleting a lock file is a race; a stale one is simply taken
-    over.
+    one, holds it. The file stays behind, because deleting a lock file is a race; a stale one is taken over.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -96,8 +96,7 @@ def _plain(value: Any, flags: list[bool]) -> Any:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a .jsonl file of a run, nan where a number was not finite.
 
-    A last line without its end is still being written and is left out. Raises RunError for a line that is no
-    JSON.
+    A last line without its end is still being written and is left out. RunError for a line that is no JSON.
     """
     if not path.exists():
         return

@@ -66,11 +66,12 @@ class Order:
         return int(self._permute(epoch, np.array([position], dtype=np.uint64))[0])
 
     def batch(self, step: int, size: int) -> list[int]:
-        """The items of one step (steps count from 0), `size` of them; a batch may run over the end of an
-        epoch.
-        """
+        """The `size` items of a step (the first is 0); a batch may run over the end of an epoch."""
+        return self.items(step * size, size)
+
+    def items(self, position: int, size: int) -> list[int]:
+        """The `size` items from a position counted over all epochs."""
         items: list[int] = []
-        position = step * size
         while len(items) < size:
             epoch, start = divmod(position, self.count)
             stop = min(self.count, start + size - len(items))
@@ -96,9 +97,7 @@ class Order:
 
 
 def _feistel(x_N: Words, bits: int, seed: int, epoch: int) -> Words:
-    """A permutation of 0 .. 2^bits - 1; the halves may differ by a bit, so they take turns instead of
-    swapping.
-    """
+    """A permutation of 0 .. 2^bits - 1; its halves may differ by a bit, so they take turns, not places."""
     low = bits // 2
     left_N, right_N = x_N >> np.uint64(low), x_N & np.uint64((1 << low) - 1)
     for turn in range(0, ROUNDS, 2):
@@ -108,8 +107,6 @@ def _feistel(x_N: Words, bits: int, seed: int, epoch: int) -> Words:
 
 
 def choose(count: int, seed: int, step: int, rows: Iterable[int]) -> list[int]:
-    """For each row of a step, a number in 0 .. count - 1, drawn with replacement; a function of its
-    arguments.
-    """
+    """For each row of a step a number in 0 .. count - 1, with replacement: a function of the arguments."""
     row_N = np.fromiter(rows, dtype=np.uint64)
     return (hash64(seed, step, row_N) % np.uint64(count)).tolist()

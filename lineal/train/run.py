@@ -52,8 +52,7 @@ class Run:
     """A run folder, locked and open for writing; use it as a context manager.
 
     Make one with `Run.create` (new), `Run.open` (to resume) or `Run.follow` (a process that is not the first
-    of its
-    group: it reads checkpoints, and writes nothing).
+    of its group: it reads checkpoints, and writes nothing).
     """
 
     def __init__(self, path: Path, record: Mapping[str, Any], lock: Lock | None) -> None:
@@ -134,6 +133,13 @@ class Run:
         if self._lock:
             self._lock.release()
 
+    def record_device(self, device: Mapping[str, Any]) -> None:
+        """Write the choice of device, dtype and threads into config.json, for a resumed run to reuse."""
+        self.device = self.record["device"] = dict(device)
+        if self._lock:
+            with _explained(self.path, "cannot be written"):
+                files.replace_file(self.path / CONFIG, json.dumps(self.record, indent=2).encode() + b"\n")
+
     @property
     def final(self) -> Path:
         """Where the finished model goes."""
@@ -150,9 +156,7 @@ class Run:
         return self.path / "checkpoints"
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl: nothing that depends on the clock, so that equal runs write equal
-        files.
-        """
+        """Append a line to metrics.jsonl; nothing in it may depend on the clock: equal runs, equal files."""
         self._append("metrics", {"step": step, **metrics})
 
     def time(self, step: int, timings: Mapping[str, Any]) -> None:
@@ -186,9 +190,7 @@ class Run:
         self._drop_buffers(step)
 
     def restore(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies (None: start from nothing), after cutting the logs back to
-        it.
-        """
+        """The newest checkpoint that verifies, the logs cut back to it; None means: start from nothing."""
         found = load_newest(self.checkpoints, report=warn if self._lock else _silent)
         lengths = found.state["lengths"] if found else {}
         for name, log in self._logs.items():
@@ -206,8 +208,7 @@ class Run:
     def save_buffer(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> bool:
         """Keep the complete rollout of a step, so that a kill during its update does not sample it again.
 
-        False, with a warning, when it could not be written: the rollout can be sampled again, so training
-        goes on.
+        False, with a warning, when it could not be written: it can be sampled again, so training goes on.
         """
         if not self._lock:
             return False
@@ -245,9 +246,7 @@ class Run:
 
     @contextmanager
     def final_folder(self) -> Iterator[Path]:
-        """A folder to write the finished model into; it becomes `final/` when the block ends without an
-        error.
-        """
+        """A folder to write the finished model into; it becomes `final/` if the block ends without error."""
         temporary = self.path / "final.tmp"
         with _explained(self.final, "cannot be written"):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -273,9 +272,7 @@ def _silent(_: str) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a run's config.json says: config, device, versions, created, keep; raises RunError when it holds
-    none.
-    """
+    """What config.json says: config, device, versions, created, keep; RunError when there is no run."""
     file = path / CONFIG
     if not file.is_file():
         raise RunError(

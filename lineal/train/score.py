@@ -90,33 +90,37 @@ class Sheet:
         )
 
 
-def score(
-    policy: ActorCritic,
-    micro: MicroBatch,
-    temperature: float = 1.0,
-    *,
-    entropy: str = "value",
-    old: Decoder | None = None,
-    self_kl: bool = False,
-    detach_critic: bool = False,
-) -> Scores:
-    """Score one micro-batch; gradients flow through the result.
+@dataclass(frozen=True)
+class Want:
+    """What a scoring pass should tell besides log-probabilities and values.
 
     entropy: "none", "value" (no gradient: for the log) or "gradient".
     old: a frozen copy of the old policy, for the exact KL(old || new) of each step.
     self_kl: take the policy's own detached distribution as the old one (its value is 0; its Hessian is Fisher's).
-    detach_critic: a head reads detached features, so that its loss cannot move the policy.
+    reference: the frozen reference, for the exact KL(new || reference) of each step.
+    detach_critic: a critic's head reads detached features, so that its loss cannot move the policy.
     """
-    decoder, size = policy.decoder, (len(micro.row_N), micro.width)
-    hidden_BSD = decoder(micro.token_BS)
+
+    entropy: str = "value"
+    old: Decoder | None = None
+    self_kl: bool = False
+    reference: Decoder | None = None
+    detach_critic: bool = False
+
+
+def score(policy: ActorCritic, micro: MicroBatch, temperature: float = 1.0, want: Want | None = None) -> Scores:
+    """Score one micro-batch; gradients flow through the result."""
+    want = want or Want()
+    hidden_BSD = policy.decoder(micro.token_BS)
     hidden_ND = hidden_BSD.flatten(0, 1)[micro.position_N]
-    old_ND = None
-    if old is not None:
-        with torch.no_grad():
-            old_ND = old(micro.token_BS).flatten(0, 1)[micro.position_N]
-    terms = _head_terms(decoder, hidden_ND, micro.action_N, temperature, entropy, old, old_ND, self_kl)
-    value_BS = policy.values(hidden_BSD, micro.token_BS, detach_critic)
+    others = [
+        None if other is None else _frozen_hidden(other, micro) for other in (want.old, want.reference)
+    ]
+    terms = _head_terms(policy.decoder, hidden_ND, micro.action_N, temperature, want, others)
+    value_BS = policy.values(hidden_BSD, micro.token_BS, want.detach_critic)
     value_N = None if value_BS is None else value_BS.flatten()[micro.position_N]
+
+    size = (len(micro.row_N), micro.width)
 
     def spread(x_N: Tensor | None) -> Tensor | None:
         if x_N is None:
@@ -124,10 +128,17 @@ def score(
         flat = torch.zeros(size[0] * size[1], dtype=x_N.dtype, device=x_N.device)
         return flat.index_copy(0, micro.slot_N, x_N).view(size)
 
-    logp_N, entropy_N, kl_N = terms
-    logp_BT = spread(logp_N)
+    logp_BT = spread(terms[0])
     assert logp_BT is not None
-    return Scores(logp_BT, spread(entropy_N), spread(kl_N), spread(value_N))
+    return Scores(logp_BT, spread(terms[1]), spread(terms[2]), spread(value_N), spread(terms[3]))
+
+
+@torch.no_grad()
+def _frozen_hidden(decoder: Decoder, micro: MicroBatch) -> Tensor:
+    return decoder(micro.token_BS).flatten(0, 1)[micro.position_N]
+
+
+Terms = tuple[Tensor | None, ...]
 
 
 def _head_terms(
@@ -135,36 +146,39 @@ def _head_terms(
     hidden_ND: Tensor,
     action_N: Tensor,
     temperature: float,
-    entropy: str,
-    old: Decoder | None,
-    old_ND: Tensor | None,
-    self_kl: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    def terms(hidden: Tensor, action: Tensor, old_hidden: Tensor | None) -> tuple[Tensor | None, ...]:
+    want: Want,
+    others: list[Tensor | None],
+) -> Terms:
+    """logp, entropy, KL(old || new) and KL(new || reference) of each step, in chunks when the vocabulary is large."""
+
+    def terms(hidden: Tensor, action: Tensor, old_hidden: Tensor | None, reference_hidden: Tensor | None) -> Terms:
         logp_NV = _log_distribution(decoder, hidden, temperature)
         logp = logp_NV.gather(1, action[:, None])[:, 0]
-        spread = kl = None
-        if entropy != "none":
-            with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-                spread = -(logp_NV.exp() * logp_NV).sum(-1)
-        if self_kl or old_hidden is not None:
-            old_logp_NV = logp_NV.detach()
-            if old is not None and old_hidden is not None:
-                with torch.no_grad():
-                    old_logp_NV = _log_distribution(old, old_hidden, temperature)
-            kl = (old_logp_NV.exp() * (old_logp_NV - logp_NV)).sum(-1)
-        return logp, spread, kl
+        entropy = kl = reference_kl = None
+        if want.entropy != "none":
+            with torch.set_grad_enabled(want.entropy == "gradient" and torch.is_grad_enabled()):
+                entropy = -(logp_NV.exp() * logp_NV).sum(-1)
+        if want.self_kl or want.old is not None:
+            old_NV = logp_NV.detach()
+            if want.old is not None and old_hidden is not None:
+                old_NV = _log_distribution(want.old, old_hidden, temperature)
+            kl = (old_NV.exp() * (old_NV - logp_NV)).sum(-1)
+        if want.reference is not None and reference_hidden is not None:
+            other_NV = _log_distribution(want.reference, reference_hidden, temperature)
+            reference_kl = (logp_NV.exp() * (logp_NV - other_NV)).sum(-1)
+        return logp, entropy, kl, reference_kl
 
     chunk = max(1, LOGITS_AT_ONCE // decoder.config.vocab_size)
     if len(action_N) <= chunk:
-        return terms(hidden_ND, action_N, old_ND)  # type: ignore[return-value]
+        return terms(hidden_ND, action_N, *others)
+    # Double backward (self_kl) keeps its graph; everything else recomputes a chunk's logits in the backward pass.
+    recompute = torch.is_grad_enabled() and not want.self_kl
     pieces = []
     for start in range(0, len(action_N), chunk):
         part = slice(start, start + chunk)
-        arguments = (hidden_ND[part], action_N[part], None if old_ND is None else old_ND[part])
-        recompute = torch.is_grad_enabled() and not self_kl
+        arguments = (hidden_ND[part], action_N[part], *(None if x is None else x[part] for x in others))
         pieces.append(checkpoint(terms, *arguments, use_reentrant=False) if recompute else terms(*arguments))
-    return tuple(None if part[0] is None else torch.cat(part) for part in zip(*pieces, strict=True))  # type: ignore
+    return tuple(None if column[0] is None else torch.cat(column) for column in zip(*pieces, strict=True))
 
 
 def _log_distribution(decoder: Decoder, hidden_ND: Tensor, temperature: float) -> Tensor:
@@ -175,14 +189,14 @@ def _log_distribution(decoder: Decoder, hidden_ND: Tensor, temperature: float) -
 
 
 def score_all(
-    policy: ActorCritic, sheet: Sheet, token_budget: int, temperature: float, *, detach_critic: bool = False
+    policy: ActorCritic, sheet: Sheet, token_budget: int, temperature: float, *, entropy: str = "value"
 ) -> Scores:
     """Score a whole rollout without gradients: the pass that fixes `old_logp`, reference log-probabilities, values."""
     shape, device = sheet.rollout.action_BT.shape, sheet.rollout.action_BT.device
     kept: dict[str, Tensor] = {}
     with torch.no_grad():
         for micro in sheet.micro_batches(torch.arange(shape[0], device=device), token_budget):
-            scores = score(policy, micro, temperature, detach_critic=detach_critic)
+            scores = score(policy, micro, temperature, Want(entropy=entropy))
             for name in ("logp_BT", "entropy_BT", "value_BT"):
                 part = getattr(scores, name)
                 if part is not None:

@@ -17,38 +17,43 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
-from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Batch, needs, objective, split
-from lineal.objectives.value import value_loss
-from lineal.optim.natural import StepReport, kl_fisher_product, trust_region_step
-from lineal.train.guard import Guard
-from lineal.train.score import MicroBatch, Sheet, score
-from lineal.types import Scores
+from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Batch, TrustRegion, needs
+from lineal.objectives.objective import objective, value_loss
+from lineal.objectives.prepare import split
+from lineal.optim.natural import (
+    StepReport,
+    kl_fisher_product,
+    natural_gradient_step,
+    trust_region_step,
+)
+from lineal.train.score import MicroBatch, Sheet, Want, score
 
 Sums = dict[str, Tensor]
+Accept = Callable[[float, Batch], bool]
+"""(gradient norm, batch) -> whether the optimiser may step; a `Guard` behind it saves what it refuses."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a policy is scored: temperature, tokens at once, and the precision of the forward pass.
+    """How a policy is scored: temperature, tokens at once, the precision of the forward pass, and the reference.
 
-    autocast: a dtype for autocast, or None. detach_critic: see `score`.
+    autocast: a dtype for autocast, or None.
     """
 
     temperature: float = 1.0
     token_budget: int = 16384
     autocast: torch.dtype | None = None
-    detach_critic: bool = False
+    reference: Decoder | None = None
 
     def precision(self, device: torch.device) -> AbstractContextManager:
-        """The autocast context that the forward pass runs under."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.autocast)
+        """The autocast context that a forward pass runs under."""
+        return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
 
 
 def add_sums(total: Sums, part: Sums) -> None:
     """Add one micro-batch's metric sums to the totals, in place."""
     for name, value in part.items():
+        value = value.detach()
         total[name] = total[name] + value if name in total else value
 
 
@@ -60,43 +65,58 @@ def frozen_copy(decoder: Decoder) -> Decoder:
     return twin
 
 
+def micro_batches(sheet: Sheet, batch: Batch, token_budget: int) -> Iterator[tuple[MicroBatch, Batch]]:
+    """The rows of an optimiser batch as micro-batches, each beside its part of the batch."""
+    local_B = torch.full((sheet.token_BS.shape[0],), -1, dtype=torch.long, device=batch.row_B.device)
+    local_B[batch.row_B] = torch.arange(len(batch.row_B), device=batch.row_B.device)
+    for micro in sheet.micro_batches(batch.row_B, token_budget):
+        yield micro, batch.rows(local_B[micro.row_N], micro.width)
+
+
 def accumulate(
     policy: ActorCritic,
     sheet: Sheet,
     algorithm: Algorithm,
-    rows: Tensor,
     batch: Batch,
     state: AlgorithmState,
     scoring: Scoring,
     old: Decoder | None = None,
 ) -> Sums:
-    """Add to `.grad` the gradient of minus the objective (plus the critic's loss) over one optimiser batch."""
+    """Add to `.grad` the gradient of minus the objective (and of the critic's loss) over one optimiser batch."""
     totals: Sums = {}
-    want = "gradient" if needs(algorithm).entropy else "value"
-    local_N = torch.full((sheet.token_BS.shape[0],), -1, dtype=torch.long, device=rows.device)
-    local_N[rows] = torch.arange(len(rows), device=rows.device)
-    for micro in sheet.micro_batches(rows, scoring.token_budget):
-        with scoring.precision(rows.device):
-            scores = score(
-                policy, micro, scoring.temperature, entropy=want, old=old, detach_critic=scoring.detach_critic
-            )
-        part = fresh(batch.rows(local_N[micro.row_N], micro.width), scores)
+    wanted, critic = needs(algorithm), needs(algorithm).critic
+    joined = critic is not None and isinstance(algorithm.step, Adam)
+    want = Want(
+        entropy="gradient" if wanted.entropy else "value",
+        old=old if wanted.kl and joined_kl(algorithm) else None,
+        reference=scoring.reference if wanted.reference_kl else None,
+        detach_critic=not joined,
+    )
+    for micro, part in micro_batches(sheet, batch, scoring.token_budget):
+        with scoring.precision(batch.row_B.device):
+            scores = score(policy, micro, scoring.temperature, want)
         value, sums = objective(algorithm, scores, part, state)
         loss = -value
-        if scores.value_BT is not None and needs(algorithm).critic:
-            critic_loss, critic_sums = value_loss(algorithm, scores, part)
-            loss = loss + critic_loss
-            sums = sums | critic_sums
+        if critic is not None and joined:
+            critic_loss, critic_sums = value_loss(critic, scores, part)
+            loss, sums = loss + critic.coefficient * critic_loss, sums | critic_sums
         loss.backward()
-        add_sums(totals, {name: x.detach() for name, x in sums.items()})
+        add_sums(totals, sums | mismatch(sheet, micro, scores.logp_BT, part))
     return totals
 
 
-def fresh(batch: Batch, scores: Scores) -> Batch:
-    """A batch used once takes its old log-probabilities from the very forward it is optimised by: the ratio is 1."""
-    if batch.old_logp_BT is None:
-        return replace(batch, old_logp_BT=scores.logp_BT.detach())
-    return batch
+def joined_kl(algorithm: Algorithm) -> bool:
+    """Whether a KL to the old policy stands in the objective itself, and not only in the step's constraint."""
+    return any(penalty.kl for penalty in algorithm.penalty)
+
+
+@torch.no_grad()
+def mismatch(sheet: Sheet, micro: MicroBatch, logp_BT: Tensor, part: Batch) -> Sums:
+    """Distance of the sampler's log-probabilities from the trainer's own, while both are of the same weights."""
+    old_BT = logp_BT if part.old_logp_BT is None else part.old_logp_BT
+    behaviour_BT = sheet.rollout.behaviour_logp_BT[micro.row_N, : micro.width]
+    gap_BT = torch.where(part.mask_BT, (behaviour_BT - old_BT).abs(), 0.0)
+    return {"mismatch": gap_BT.sum(), "mismatch_max": gap_BT.amax(1).sum()}
 
 
 def adam_update(
@@ -107,29 +127,46 @@ def adam_update(
     batch: Batch,
     state: AlgorithmState,
     scoring: Scoring,
-    guard: Guard,
-    seed: int,
+    accept: Accept,
+    seed: int = 0,
 ) -> tuple[Sums, list[float]]:
     """Epochs of minibatches; returns the metric sums and each optimiser step's gradient norm."""
-    step = algorithm.step
+    step, wanted = algorithm.step, needs(algorithm)
     assert isinstance(step, Adam)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    old = frozen_copy(policy.decoder) if needs(algorithm).old_policy else None
-    totals, norms = {}, []
+    old = frozen_copy(policy.decoder) if wanted.kl else None
+    totals: Sums = {}
+    norms: list[float] = []
     for epoch in range(step.epochs):
-        for rows, part in split(algorithm, batch, seed=seed * step.epochs + epoch):
+        for part in split(algorithm, batch, seed, epoch):
+            if wanted.mean_kl:
+                part = replace(part, mean_kl=mean_kl(policy, sheet, part, scoring, old))
             optimiser.zero_grad(set_to_none=True)
-            sums = accumulate(policy, sheet, algorithm, rows, part, state, scoring, old)
-            limit = step.max_grad_norm or float("inf")
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-            norms.append(norm)
-            if guard.finite(norm):
+            sums = accumulate(policy, sheet, algorithm, part, state, scoring, old)
+            norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, step.max_grad_norm or float("inf"))))
+            if accept(norms[-1], part):
                 optimiser.step()
                 add_sums(totals, sums)
+    if wanted.measured_kl:
+        totals["measured_kl"] = mean_kl(policy, sheet, batch, scoring, old)
     return totals, norms
 
 
-def trust_region_update(
+@torch.no_grad()
+def mean_kl(
+    policy: ActorCritic, sheet: Sheet, batch: Batch, scoring: Scoring, old: Decoder | None
+) -> Tensor:
+    """Mean over the batch's counted steps of the exact KL(old || new)."""
+    parts = []
+    for micro, part in micro_batches(sheet, batch, scoring.token_budget):
+        with scoring.precision(batch.row_B.device):
+            scores = score(policy, micro, scoring.temperature, Want(entropy="none", old=old))
+        assert scores.kl_BT is not None
+        parts.append((scores.kl_BT * part.step_weight_BT).sum())
+    return torch.stack(parts).sum()
+
+
+def natural_update(
     policy: ActorCritic,
     algorithm: Algorithm,
     sheet: Sheet,
@@ -138,59 +175,55 @@ def trust_region_update(
     scoring: Scoring,
     chosen: list[torch.nn.Parameter],
 ) -> tuple[Sums, StepReport]:
-    """TRPO's step on a transformer: gradient, Fisher-vector products through the exact KL, line search.
+    """TRPO's step (or the plain natural gradient) on a transformer: gradient, Fisher products, line search.
 
-    The default attention kernels have no double backward, so the whole step runs on the mathematical one.
+    The fused attention kernels have no double backward, so the whole step runs on the mathematical one.
     """
-    rows = torch.arange(sheet.token_BS.shape[0], device=sheet.token_BS.device)
+    batch = split(algorithm, batch)[0]
+    pairs = list(micro_batches(sheet, batch, scoring.token_budget))
     old = frozen_copy(policy.decoder)
     with sdpa_kernel(SDPBackend.MATH):
         for parameter in policy.parameters():
             parameter.grad = None
-        sums = accumulate(policy, sheet, algorithm, rows, batch, state, scoring)
-        gradient = [-p.grad if p.grad is not None else torch.zeros_like(p) for p in chosen]
-        product = kl_fisher_product(_mean_kls(policy, sheet, batch, scoring, rows), chosen)
+        sums = accumulate(policy, sheet, algorithm, batch, state, scoring)
+        gradient = [torch.zeros_like(p) if p.grad is None else -p.grad for p in chosen]
+        product = kl_fisher_product([_self_kl(policy, m, p, scoring) for m, p in pairs], chosen)
 
         def evaluate() -> tuple[Tensor, Tensor]:
-            return _surrogate_and_kl(policy, sheet, algorithm, batch, state, scoring, old)
+            return _surrogate_and_kl(policy, pairs, algorithm, state, scoring, old)
 
-        report = trust_region_step(chosen, gradient, product, evaluate, algorithm.step)
-    return sums, report
+        if isinstance(algorithm.step, TrustRegion):
+            return sums, trust_region_step(chosen, gradient, product, evaluate, algorithm.step)
+        assert not isinstance(algorithm.step, Adam)
+        return sums, natural_gradient_step(chosen, gradient, product, evaluate, algorithm.step)
 
 
-def _mean_kls(
-    policy: ActorCritic, sheet: Sheet, batch: Batch, scoring: Scoring, rows: Tensor
-) -> list[Callable[[], Tensor]]:
-    def closure(micro: MicroBatch) -> Callable[[], Tensor]:
-        def mean_kl() -> Tensor:
-            scores = score(policy, micro, scoring.temperature, entropy="none", self_kl=True)
-            assert scores.kl_BT is not None
-            return (scores.kl_BT * batch.rows(micro.row_N, micro.width).step_weight_BT).sum()
+def _self_kl(policy: ActorCritic, micro: MicroBatch, part: Batch, scoring: Scoring) -> Callable[[], Tensor]:
+    def share() -> Tensor:
+        scores = score(policy, micro, scoring.temperature, Want(entropy="none", self_kl=True))
+        assert scores.kl_BT is not None
+        return (scores.kl_BT * part.step_weight_BT).sum()
 
-        return mean_kl
-
-    return [closure(micro) for micro in sheet.micro_batches(rows, scoring.token_budget)]
+    return share
 
 
 def _surrogate_and_kl(
     policy: ActorCritic,
-    sheet: Sheet,
+    pairs: list[tuple[MicroBatch, Batch]],
     algorithm: Algorithm,
-    batch: Batch,
     state: AlgorithmState,
     scoring: Scoring,
     old: Decoder,
 ) -> tuple[Tensor, Tensor]:
-    rows = torch.arange(sheet.token_BS.shape[0], device=sheet.token_BS.device)
-    pairs = []
+    found = []
+    want = Want(entropy="value" if needs(algorithm).entropy else "none", old=old)
     with torch.no_grad():
-        for micro in sheet.micro_batches(rows, scoring.token_budget):
-            scores = score(policy, micro, scoring.temperature, entropy="none", old=old)
-            part = batch.rows(micro.row_N, micro.width)
+        for micro, part in pairs:
+            scores = score(policy, micro, scoring.temperature, want)
             assert scores.kl_BT is not None
             value, _ = objective(algorithm, scores, part, state)
-            pairs.append(torch.stack([value, (scores.kl_BT * part.step_weight_BT).sum()]))
-    total = torch.stack(pairs).sum(0)
+            found.append(torch.stack([value, (scores.kl_BT * part.step_weight_BT).sum()]))
+    total = torch.stack(found).sum(0)
     return total[0], total[1]
 
 
@@ -201,23 +234,19 @@ def critic_update(
     sheet: Sheet,
     batch: Batch,
     scoring: Scoring,
-    epochs: int,
 ) -> Sums:
-    """Fit the critic alone, after a trust-region step; the policy's parameters take no part."""
+    """Fit the critic alone, after a natural step: the policy's own parameters take no part."""
+    critic = needs(algorithm).critic
+    assert critic is not None
     totals: Sums = {}
-    rows = torch.arange(sheet.token_BS.shape[0], device=sheet.token_BS.device)
-    for _ in range(epochs):
+    batch = split(algorithm, batch)[0]
+    for _ in range(critic.epochs):
         optimiser.zero_grad(set_to_none=True)
         totals = {}
-        for micro in sheet.micro_batches(rows, scoring.token_budget):
-            scores = score(policy, micro, scoring.temperature, entropy="none", detach_critic=True)
-            loss, sums = value_loss(algorithm, scores, batch.rows(micro.row_N, micro.width))
+        for micro, part in micro_batches(sheet, batch, scoring.token_budget):
+            scores = score(policy, micro, scoring.temperature, Want(entropy="none", detach_critic=True))
+            loss, sums = value_loss(critic, scores, part)
             loss.backward()
-            add_sums(totals, {name: x.detach() for name, x in sums.items()})
+            add_sums(totals, sums)
         optimiser.step()
     return totals
-
-
-def parts_of(batch: Batch, algorithm: Algorithm, seed: int) -> Iterator[tuple[Tensor, Batch]]:
-    """The optimiser batches of one epoch, as (rows, batch) pairs."""
-    yield from split(algorithm, batch, seed=seed)

@@ -1,0 +1,94 @@
+"""What every training loop does around its steps: place the model, save and restore it, write the final folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lineal.models.decoder import Decoder
+from lineal.models.hf import save_model
+from lineal.optim.schedules import Schedule
+from lineal.tokenizers import Tokenizer
+from lineal.train.console import note
+from lineal.train.device import Device, Shape, choose_device
+from lineal.train.optimizer import load_optimizer, optimizer_tensors
+from lineal.train.run import Run
+
+Optimisers = Mapping[str, torch.optim.Optimizer]
+
+
+def place(module: Decoder, run: Run, options: Any, tokens: int) -> Device:
+    """Choose (or, on resume, reuse) device, dtype and threads, and put the module there.
+
+    options: the recipe's ModelOptions. tokens: how many tokens one micro-batch holds, for the probe.
+    """
+    if run.device:
+        device = Device.from_json(run.device)
+    else:
+        shape = Shape(module.config.width, module.config.inner, tokens)
+        device = choose_device(shape, options.device, options.dtype, options.threads)
+        run.record_device(device.to_json())
+    device.apply()
+    note(device.line())
+    module.to(device.torch_device, torch.float64 if device.dtype == "float64" else torch.float32)
+    return device
+
+
+def autocast_dtype(device: Device) -> torch.dtype | None:
+    """The dtype of autocast, or None when the weights' own dtype is used."""
+    return torch.bfloat16 if device.dtype == "bfloat16" else None
+
+
+def save(run: Run, step: int, module: nn.Module, optimisers: Optimisers, state: Mapping[str, Any]) -> None:
+    """Checkpoint a module, its optimisers by name, and the loop's own state."""
+    tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
+    plain: dict[str, Any] = {}
+    for name, optimiser in optimisers.items():
+        parts, plain[name] = optimizer_tensors(optimiser, dict(module.named_parameters()))
+        tensors |= {f"{name}/{key}": tensor for key, tensor in parts.items()}
+    run.checkpoint(step, tensors, {"optimisers": plain, "loop": dict(state)})
+
+
+def restore(run: Run, module: nn.Module, optimisers: Optimisers) -> tuple[int, dict[str, Any]]:
+    """Load the newest checkpoint into module and optimisers; returns (steps done, the loop's state)."""
+    found = run.restore()
+    if found is None:
+        return 0, {}
+    model = {name[len("model/") :]: t for name, t in found.tensors.items() if name.startswith("model/")}
+    module.load_state_dict(model)
+    for name, optimiser in optimisers.items():
+        prefix = f"{name}/"
+        parts = {key[len(prefix) :]: t for key, t in found.tensors.items() if key.startswith(prefix)}
+        load_optimizer(optimiser, parts, found.state["optimisers"][name], dict(module.named_parameters()))
+    note(f"continuing after step {found.step}")
+    return found.step, found.state["loop"]
+
+
+def finish(run: Run, decoder: Decoder, tokenizer: Tokenizer, card: str) -> None:
+    """Write `final/`: the model in the Hugging Face layout, its tokenizer, and a model card."""
+    with run.final_folder() as folder:
+        save_model(decoder, folder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
+        tokenizer.save(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def model_card(recipe: str, decoder: Decoder, facts: Mapping[str, Any]) -> str:
+    """A model card with the front matter that hubs read."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    size = sum(parameter.numel() for parameter in decoder.parameters())
+    return (
+        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [lineal, {recipe}]\n---\n"
+        f"# A {decoder.config.layout} model trained by `lineal run {recipe}`\n\n{size:,} parameters.\n\n"
+        f"| fact | value |\n|---|---|\n{rows}\n"
+    )
+
+
+def scheduled(schedule: Schedule, peak: float, step: int, optimiser: torch.optim.Optimizer) -> float:
+    """Set the learning rate of a step (counted from 1) and return it."""
+    rate = peak * schedule(step)
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("scale", 1.0)
+    return rate

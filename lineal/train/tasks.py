@@ -1,0 +1,46 @@
+"""From options to a task: the embedded one, or the rows of a file, with their rewards and chat template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lineal.environments.arithmetic import arithmetic_task
+from lineal.environments.rewards import parse_rewards
+from lineal.environments.scoring import Scorer
+from lineal.environments.shaping import SoftOverlong
+from lineal.environments.text import Fields, Template, TextTask, text_task
+from lineal.environments.worker import Limits
+from lineal.errors import UsageError
+from lineal.train.data import read_rows
+
+if TYPE_CHECKING:
+    from lineal.recipes.config import DataOptions
+
+
+def build_task(options: DataOptions, template: Template | None = None) -> TextTask:
+    """The task that the options name."""
+    if options.data is None:
+        if options.task != "arithmetic":
+            raise UsageError(f"--task {options.task} is not known: arithmetic is; or give --data FILE.")
+        return arithmetic_task(options.level)
+    rows = read_rows(options.data, limit=options.limit, on_bad_row=options.on_bad_row)
+    held = None
+    if options.eval_data is not None:
+        held = read_rows(options.eval_data, on_bad_row=options.on_bad_row).rows
+    return text_task(
+        rows.rows,
+        name=options.data,
+        fields=Fields(options.prompt_field, options.completion_field),
+        held_out=options.held_out,
+        held_out_rows=held,
+        template=template,
+        where=rows.places,
+    )
+
+
+def build_scorer(options: DataOptions, task: TextTask, max_new_tokens: int) -> Scorer:
+    """The scorer of the rewards that the options (or the task) name."""
+    rewards = parse_rewards(options.reward or task.rewards, options.reward_weights)
+    overlong = SoftOverlong(max_new_tokens, options.overlong_buffer) if options.overlong_buffer else None
+    limits = Limits(seconds=options.reward_timeout)
+    return Scorer(rewards, on_error=options.on_reward_error, overlong=overlong, limits=limits)

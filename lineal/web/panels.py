@@ -1,0 +1,125 @@
+"""Which numbers of a run are drawn, in which order, and what each means in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lineal.web.chart import Line, line_chart
+from lineal.web.read import RunView
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure: its title, the numbers it may draw (those a run has), what they mean, the range of its axis."""
+
+    title: str
+    names: tuple[str, ...]
+    note: str
+    floor: float | None = None
+    ceiling: float | None = None
+
+
+HEROES = (
+    Panel("Held-out accuracy", ("eval/accuracy", "eval/greedy"), "On prompts never trained on.", 0.0, 1.0),
+    Panel("Reward", ("reward",), "Mean over the completions of a step."),
+    Panel("Loss", ("loss", "eval/loss"), "Mean negative log-likelihood per token, in nats."),
+)
+"""As wide as the page; the first of them that a run has comes first."""
+
+PANELS = (
+    Panel(
+        "KL to the policy before the step",
+        ("kl",),
+        "How far each update moved: mean KL(old || new) per token.",
+        0.0,
+    ),
+    Panel("KL to the reference", ("reference_kl",), "How far from the starting policy.", 0.0),
+    Panel("Entropy", ("entropy",), "Of the next-token distribution, in nats: 0 means no exploration.", 0.0),
+    Panel("Gradient norm", ("grad_norm",), "Before clipping.", 0.0),
+    Panel(
+        "Clipped",
+        ("clip_ratio/region_mean", "clip_ratio/low_mean", "clip_ratio/high_mean"),
+        "Share of terms whose ratio left the clip range and that give no gradient.",
+        0.0,
+    ),
+    Panel("Length", ("completions/mean_length",), "Mean tokens of a completion.", 0.0),
+    Panel("Cut off", ("completions/clipped_ratio",), "Share of completions that hit the length limit.", 0.0),
+    Panel(
+        "Equal groups",
+        ("frac_reward_zero_std",),
+        "Share of groups whose samples all got the same reward.",
+        0.0,
+        1.0,
+    ),
+    Panel("Spread of rewards", ("reward_std",), "Standard deviation within a group.", 0.0),
+    Panel(
+        "Sampler against trainer",
+        ("sampling/sampling_logp_difference/mean", "sampling/sampling_logp_difference/max"),
+        "Distance between the log-probabilities that sampled and those trained on.",
+        0.0,
+    ),
+    Panel(
+        "Line search",
+        ("trust_region/accepted", "trust_region/step_scale"),
+        "1: the step was kept; and which share of the full step it was.",
+        0.0,
+        1.0,
+    ),
+    Panel(
+        "KL of the natural step",
+        ("trust_region/kl", "trust_region/expected_kl"),
+        "Measured, and as the quadratic model expected it.",
+        0.0,
+    ),
+    Panel("Value loss", ("value_loss",), "The critic's error.", 0.0),
+    Panel("Explained variance", ("explained_variance",), "1: the critic predicts every return; 0: none."),
+    Panel("Learning rate", ("learning_rate",), "", 0.0),
+)
+
+
+def charts(run: RunView) -> tuple[str, str, str]:
+    """The wide figures, the small ones, and those of every other number that varies, as HTML."""
+    heroes = [p for p in HEROES if _present(run, p)]
+    wide = "".join(_figure(run, panel, hero=True) for panel in heroes)
+    small = "".join(_figure(run, panel) for panel in PANELS if _present(run, panel))
+    drawn = {name for panel in (*HEROES, *PANELS) for name in panel.names}
+    rest = [name for name in run.names() if name not in drawn and len(set(run.values(name))) > 1]
+    other = "".join(_figure(run, Panel(name, (name,), "")) for name in rest)
+    return wide, small, other
+
+
+def _present(run: RunView, panel: Panel) -> list[str]:
+    return [name for name in panel.names if run.values(name)]
+
+
+def _figure(run: RunView, panel: Panel, *, hero: bool = False) -> str:
+    names = _present(run, panel)
+    lines = [line_of(run, name) for name in names]
+    # A line that never leaves zero beside others would only hide them.
+    lines = [line for line in lines if any(y for _, y in line.points)] or lines[:1]
+    return line_chart(
+        panel.title, lines, note=panel.note, hero=hero, floor=panel.floor, ceiling=panel.ceiling
+    )
+
+
+def line_of(run: RunView, name: str, label: str | None = None) -> Line:
+    """A number of a run as a line; few points, such as evaluations, are dots."""
+    points = run.series(name)
+    return Line(label or name, points, smooth=len(points) > 30, dots=len(points) <= 12)
+
+
+def comparison(runs: Sequence[RunView], labels: Sequence[str]) -> str:
+    """One figure per number that at least one run has, all runs in each."""
+    figures = []
+    for hero, panels in ((True, HEROES), (False, PANELS)):
+        parts = []
+        for panel in panels:
+            for name in panel.names:
+                lines = [line_of(r, name, label) for r, label in zip(runs, labels) if r.values(name)]
+                if lines:
+                    title = panel.title if name == panel.names[0] else f"{panel.title}: {name}"
+                    ends = {"floor": panel.floor, "ceiling": panel.ceiling}
+                    parts.append(line_chart(title, lines, note=panel.note, hero=hero, **ends))
+        figures.append("".join(parts))
+    return f'{figures[0]}<div class="charts">{figures[1]}</div>'

@@ -1,0 +1,235 @@
+"""RUN/report.html: one self-contained page on what a run did, whether it worked, and why it did not."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lineal.errors import RunError
+from lineal.train.files import replace_file
+from lineal.train.progress import show_seconds
+from lineal.web.diagnose import diagnose
+from lineal.web.page import escape, page, show, table
+from lineal.web.panels import charts
+from lineal.web.read import RunView, read_run
+from lineal.web.samples import moments, samples_section
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write RUN/report.html and return its path; raises RunError when there is nothing to show or no room for it."""
+    run = read_run(folder)
+    if not run.metrics:
+        raise RunError(f"{folder} has no metrics yet: there is nothing to report.")
+    path = run.path / "report.html"
+    try:
+        replace_file(path, render(run).encode("utf-8", "replace"))
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}): free some space and run it again."
+        ) from error
+    return path
+
+
+def render(run: RunView) -> str:
+    """The page of a run."""
+    wide, small, other = charts(run)
+    more = f'<details><summary>Every other number</summary><div class="charts">{other}</div></details>'
+    parts = [
+        _header(run),
+        _tiles(run),
+        f"<h2>Curves</h2>{wide}",
+        f'<div class="charts">{small}</div>' if small else "",
+        more if other else "",
+        _findings(run),
+        _formula(run),
+        samples_section(run),
+        _options(run),
+        _next(run),
+        '<footer class="soft">Written by lineal; no script, no network.</footer>',
+    ]
+    return page(f"{run.name}: {run.recipe}", "\n".join(part for part in parts if part))
+
+
+def _header(run: RunView) -> str:
+    paper = _paper(run.recipe)
+    about = f" · {paper}" if paper else ""
+    state = {"done": "finished", "running": "still running", "stopped": "stopped", "empty": "not saved yet"}
+    created = str(run.record.get("created", ""))[:16].replace("T", " ")
+    line = f"{state[run.state]} at step {run.step} · started {created}"
+    return (
+        f'<header><p class="soft">lineal run {escape(run.recipe)}{about}</p><h1>{escape(run.name)}</h1>'
+        f'<p class="soft">{escape(line)}</p></header>'
+    )
+
+
+def _paper(recipe: str) -> str:
+    from lineal.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        return ""
+    paper = getattr(import_module(RECIPES[recipe]), "PAPER", None)
+    if paper is None:
+        return ""
+    return f'<a href="{escape(paper.url)}">{escape(paper.title)}</a> ({escape(paper.year)})'
+
+
+HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, greedy"))
+LOSSES = (("eval/loss", "validation loss"), ("loss", "training loss"))
+
+
+def headline(run: RunView) -> list[tuple[str, float, float]]:
+    """What the run is judged by, the most telling first: name, value at the start, value at the end."""
+    # Evaluations on the way use other prompts (validation) than those of the start and the end.
+    final = [line for line in run.metrics if line.get("eval/final")] or run.metrics
+    found = []
+    for name, label in HELD_OUT:
+        values = [float(line[name]) for line in final if isinstance(line.get(name), int | float)]
+        if values:
+            found.append((label, values[0], values[-1]))
+    for name, label in LOSSES:
+        values = run.values(name)
+        if values:
+            found.append((label, values[0], values[-1]))
+    rewards = run.values("reward")
+    if rewards:
+        few = max(1, len(rewards) // 10)
+        found.append(("training reward", _mean(rewards[:few]), _mean(rewards[-few:])))
+    return found
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _tiles(run: RunView) -> str:
+    tiles = [
+        (label, show(round(end, 3)), f"from {show(round(start, 3))}") for label, start, end in headline(run)
+    ]
+    spent = math.fsum(run.values("step_time", "timing"))
+    if spent:
+        tiles.append(("training time", show_seconds(spent), f"{spent / max(1, run.step):.3g} s a step"))
+    speed = sorted(run.values("tokens_per_second", "timing"))
+    if speed:
+        tiles.append(("speed", f"{speed[len(speed) // 2]:,.0f}", "tokens a second, median"))
+    tokens = run.last("num_tokens")
+    tiles.append(("steps", f"{run.step:,}", f"{tokens:,.0f} tokens" if tokens else ""))
+    cells = "".join(
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(below)}</small></dd></div>'
+        for name, value, below in tiles
+    )
+    return f'<dl class="tiles">{cells}</dl>'
+
+
+def _findings(run: RunView) -> str:
+    items = []
+    for finding in diagnose(run):
+        word = {"bad": "Problem", "warn": "Watch", "good": "Fine"}[finding.level]
+        items.append(
+            f'<li><b class="{finding.level}">{word}</b>{escape(finding.text)} '
+            f'<span class="soft">{escape(finding.remedy)}</span></li>'
+        )
+    title = "Why is nothing learning?" if _stuck(run) else "Diagnosis"
+    return f'<h2>{title}</h2><ul class="findings">{"".join(items)}</ul>'
+
+
+def _stuck(run: RunView) -> bool:
+    """The number it is judged by did not get better by more than noise."""
+    judged = headline(run)
+    if not judged:
+        return False
+    label, start, end = judged[0]
+    error = run.last("eval/error") or 0.0
+    gain = start - end if "loss" in label else end - start
+    return gain <= max(0.01 * abs(start), 2 * math.sqrt(2) * error if "accuracy" in label else 0.0)
+
+
+def _formula(run: RunView) -> str:
+    text = run.record.get("algorithm") or run.record["config"].get("algorithm")
+    if not isinstance(text, str):
+        text = algorithm_text(run)
+    return f"<h2>What is optimised</h2><pre>{escape(text)}</pre>" if text else ""
+
+
+def algorithm_text(run: RunView) -> str:
+    """The algorithm's formula with this run's numbers; "" where there is none or it cannot be rebuilt."""
+    name = run.option("algorithm")
+    if not isinstance(name, str) or ".py:" in name:
+        # A report never runs a user's file.
+        return ""
+    from lineal.recipes.config import PolicyGradientConfig, from_json
+    from lineal.recipes.policy_gradient import read_algorithm
+
+    try:
+        return str(read_algorithm(from_json(PolicyGradientConfig, run.record["config"]["config"])))
+    except (ValueError, TypeError):
+        return ""
+
+
+def _options(run: RunView) -> str:
+    defaults = _defaults(run.recipe)
+    changed, rest = [], []
+    for group, options in run.options.items():
+        for name, value in options.items():
+            usual = defaults.get(name, value)
+            same = value == usual or (isinstance(value, list) and tuple(value) == usual)
+            (rest if same else changed).append([name.replace("_", "-"), show(value), group])
+    head = ["option", "value", "group"]
+    parts = ["<h2>Options</h2>"]
+    parts.append(table(head, changed, "pairs") if changed else "<p>All options at the recipe's defaults.</p>")
+    parts.append(f"<details><summary>The {len(rest)} others</summary>{table(head, rest, 'pairs')}</details>")
+    facts = _facts(run.record)
+    parts.append(f"<details><summary>Machine and versions</summary>{table([], facts, 'pairs')}</details>")
+    return "".join(parts)
+
+
+def _facts(record: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for group in ("device", "versions"):
+        part = record.get(group)
+        for name, value in part.items() if isinstance(part, dict) else ():
+            text = (
+                ", ".join(f"{k} {show(v)}" for k, v in value.items())
+                if isinstance(value, dict)
+                else show(value)
+            )
+            rows.append([name, text])
+    return rows
+
+
+def _defaults(recipe: str) -> dict[str, Any]:
+    from lineal.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        return {}
+    groups = vars(import_module(RECIPES[recipe]).default())
+    return {name: value for group in groups.values() for name, value in vars(group).items()}
+
+
+def next_commands(run: RunView) -> list[tuple[str, str]]:
+    """What to type next, each with what it does; every one works as it stands."""
+    path = shlex.quote(str(run.path))
+    if run.state != "done":
+        return [(f"lineal resume {path}", "go on from the last checkpoint")] if run.state == "stopped" else []
+    before, after = moments(run)
+    prompt = next((s.prompt for s in (*after, *before) if s.prompt.isprintable() and len(s.prompt) < 200), "")
+    commands = []
+    if prompt:
+        commands.append(
+            (f"lineal generate {path} --prompt {shlex.quote(prompt)}", "sample from the trained model")
+        )
+    if run.recipe != "pretrain":
+        commands.append((f"lineal eval {path} --samples 8", "pass@1 and pass@8 on the held-out prompts"))
+        commands.append((f"lineal run dapo --model {path}", "train it further, with another algorithm"))
+    return [*commands, (f"lineal list {shlex.quote(str(run.path.parent))}", "all runs beside it")]
+
+
+def _next(run: RunView) -> str:
+    commands = next_commands(run)
+    if not commands:
+        return ""
+    lines = "\n".join(f"{command}   # {why}" for command, why in commands)
+    return f"<h2>Next</h2><pre>{escape(lines)}</pre>"
