@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from lineal.environments.worker_child import Nonsense
+from lineal.environments.worker_child import BadRow
 
 LONGEST = 400
 """Characters of an expression that is read at all."""
@@ -122,12 +122,12 @@ def _given(nums: Any) -> Counter[int]:
     try:
         return Counter(int(n) for n in (re.findall(r"-?[0-9]+", nums) if isinstance(nums, str) else nums))
     except (TypeError, ValueError) as error:
-        raise Nonsense(f"needs a list of whole numbers in column `nums`, got {str(nums)[:60]!r}") from error
+        raise BadRow(f"needs a list of whole numbers in column `nums`, got {str(nums)[:60]!r}") from error
 
 
 def _goal(target: Any) -> Fraction:
     if not _PLAIN.fullmatch(str(target)):
-        raise Nonsense(f"needs a number in column `target`, got {str(target)[:60]!r}")
+        raise BadRow(f"needs a number in column `target`, got {str(target)[:60]!r}")
     return Fraction(str(target))
 
 
@@ -144,7 +144,7 @@ class Countdown:
         return [self.one(text, *pair) for text, *pair in zip(completions, nums, target, strict=True)]
 
     def one(self, completion: str, nums: Any, target: Any) -> float:
-        """The reward of one completion. Raises Nonsense when the columns are no numbers."""
+        """The reward of one completion. Raises BadRow when the columns are no numbers."""
         given, goal = _given(nums), _goal(target)
         try:
             value, used = evaluate(find_expression(completion))

@@ -19,7 +19,7 @@ from typing import Any
 
 from lineal.environments import patterns
 from lineal.environments.countdown import Countdown
-from lineal.environments.worker_child import Nonsense
+from lineal.environments.worker_child import BadRow
 from lineal.errors import UsageError
 
 RewardFunction = Callable[..., "list[float | None]"]
@@ -57,7 +57,7 @@ def number(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | No
             continue
         wanted = find_number(str(gold))
         if wanted is None:
-            raise Nonsense(f"needs a number in column `answer`, and {str(gold)[:60]!r} holds none")
+            raise BadRow(f"needs a number in column `answer`, and {str(gold)[:60]!r} holds none")
         rewards.append(float(find_number(said_text(said)) == wanted))
     return rewards
 

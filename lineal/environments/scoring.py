@@ -15,7 +15,7 @@ from lineal.errors import RewardError, UsageError
 
 ON_ERROR = ("stop", "zero", "drop")
 
-LOCATED = ("raised", "nonsense")
+LOCATED = ("raised", "badrow")
 """Failures of a call that single samples may have caused; scoring them one by one tells which."""
 
 RESERVED = ("prompts", "completions", "completion_ids", "prompt", "completion", "finish", "trainer_state")

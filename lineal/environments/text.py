@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lineal.environments.scoring import Samples
 from lineal.errors import DataError, UsageError
@@ -64,6 +64,7 @@ Parts = tuple[list[Example], list[Example], list[Example]]
 """Train, validation, held-out."""
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What a tokenizer must do for a task."""
 
@@ -72,6 +73,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Template(Protocol):
     """What a chat template must do for a task: one text per conversation."""
 

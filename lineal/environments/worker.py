@@ -42,7 +42,7 @@ class Limits:
 class WorkerFailure(Exception):
     """A call that gave no result; the message is a clause that follows the function's name.
 
-    kind: load (the file), misfit (its arguments), raised, nonsense, timeout, exit or reply (too long).
+    kind: load (the file), misfit (its arguments), raised, badrow, nonsense, timeout, exit or reply (too long).
     """
 
     def __init__(self, kind: str, message: str, output: str = "") -> None:

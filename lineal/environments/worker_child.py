@@ -31,7 +31,11 @@ CALLBACKS = ("trainer_state", "log_metric", "log_extra")
 
 
 class Nonsense(Exception):
-    """What a reward function was given, or what it returned, cannot be read."""
+    """What a reward function returned cannot be read as rewards."""
+
+
+class BadRow(Exception):
+    """A value in the data's columns that a reward cannot use."""
 
 
 class Misfit(Exception):
@@ -178,12 +182,12 @@ def _functions(module: ModuleType) -> str:
 
 
 def describe(error: BaseException, path: str) -> dict[str, str]:
-    """An exception as a kind (misfit, nonsense or raised) and a clause that ends the sentence "the function"."""
+    """An exception as a kind (misfit, nonsense, badrow, raised) and a clause that ends the sentence "the function"."""
     try:
         message = " ".join(str(error).split())[:TEXT_LIMIT]
     except Exception:
         message = "(its message cannot be printed)"
-    if isinstance(error, (Misfit, Nonsense)):
+    if isinstance(error, (Misfit, Nonsense, BadRow)):
         return {"kind": type(error).__name__.lower(), "message": message}
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == path else None
     trace = error.__traceback__

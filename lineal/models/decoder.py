@@ -64,6 +64,8 @@ class DecoderConfig:
             raise UsageError(f"rotary positions need an even head width; {self.head_width} is odd.")
         if self.layout in ("gpt2", "openai-gpt") and self.kv_heads != self.heads:
             raise UsageError(f"layout {self.layout} has no grouped heads: leave kv_heads at {self.heads}.")
+        if self.layout == "openai-gpt" and self.inner != 4 * self.width:
+            raise UsageError(f"layout openai-gpt has inner = 4 x width = {4 * self.width}; {self.inner} was given.")
 
 
 def llama_config(

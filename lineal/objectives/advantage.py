@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lineal.errors import UsageError
 from lineal.objectives.baseline import Baseline, Learned, NoBaseline
-from lineal.objectives.group import group_sum, members, mixed_groups, renumber
+from lineal.objectives.group import Members, renumber
 from lineal.objectives.state import AlgorithmState
 from lineal.objectives.value import Critic
 from lineal.ops.masked import masked_sum, whiten
@@ -269,15 +269,15 @@ def _deviation(rollout: Rollout, ddof: int) -> tuple[Tensor, Tensor]:
     """r - mean and std of each completion's group; both exactly 0 in a group whose rewards are all equal."""
     reward_B = masked_sum(rollout.reward_BT, rollout.mask_BT, dim=1)
     alive_B = rollout.mask_BT.any(1)
-    group_B, groups = renumber(torch.where(alive_B, rollout.group_B, -1))
-    member_PB = members(group_B, groups) & alive_B
-    size_P = member_PB.sum(1).to(reward_B.dtype)
-    mean_P = group_sum(reward_B, member_PB) / size_P.clamp(min=1)
+    index_B, groups = renumber(rollout.group_B)
+    members = Members.of(index_B, groups, alive_B)
+    size_P = members.count().to(reward_B.dtype)
+    mean_P = members.sum(reward_B) / size_P.clamp(min=1)
     # Rounding of the mean must not pull where nothing is to be learned.
-    mixed_B = mixed_groups(reward_B, group_B, groups)[group_B] & alive_B
-    deviation_B = torch.where(mixed_B, reward_B - mean_P[group_B], torch.zeros_like(reward_B))
-    variance_P = group_sum(deviation_B.square(), member_PB) / (size_P - ddof).clamp(min=1)
-    return deviation_B, variance_P.sqrt()[group_B]
+    mixed_B = members.mixed(reward_B)[index_B] & alive_B
+    deviation_B = torch.where(mixed_B, reward_B - mean_P[index_B], torch.zeros_like(reward_B))
+    variance_P = members.sum(deviation_B.square()) / (size_P - ddof).clamp(min=1)
+    return deviation_B, variance_P.sqrt()[index_B]
 
 
 def _spread(advantage_B: Tensor, rollout: Rollout) -> Tensor:

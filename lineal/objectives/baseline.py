@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lineal.errors import UsageError
-from lineal.objectives.group import group_sum, members, renumber
+from lineal.objectives.group import Members, renumber
 from lineal.objectives.state import AlgorithmState
 from lineal.objectives.value import Critic
 from lineal.ops.masked import masked_mean
@@ -87,15 +87,12 @@ class LeaveOneOut(Baseline):
         """(Σ R - R_i) / (G - 1); one left alone in its group is its own baseline, so it pulls nowhere."""
         alive_B = rollout.mask_BT.any(1)
         first_B = rollout.mask_BT.long().argmax(1)
-        return_B = torch.where(
-            alive_B, return_BT.gather(1, first_B[:, None])[:, 0], torch.zeros_like(return_BT[:, 0])
-        )
-        group_B, groups = renumber(torch.where(alive_B, rollout.group_B, -1))
-        member_PB = members(group_B, groups) & alive_B
-        others_B = member_PB.sum(1)[group_B] - 1
-        mean_B = (group_sum(return_B, member_PB)[group_B] - return_B) / others_B.clamp(min=1)
-        alone_BT = (others_B < 1)[:, None].expand_as(return_BT)
-        return torch.where(alone_BT, return_BT, mean_B[:, None])
+        return_B = return_BT.gather(1, first_B[:, None])[:, 0]
+        index_B, groups = renumber(rollout.group_B)
+        members = Members.of(index_B, groups, alive_B)
+        others_B = members.count()[index_B] - 1
+        mean_B = (members.sum(return_B)[index_B] - return_B) / others_B.clamp(min=1)
+        return torch.where((others_B < 1)[:, None], return_BT, mean_B[:, None])
 
     def formula(self) -> str:
         """What follows the return, for print."""

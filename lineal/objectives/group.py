@@ -39,6 +39,45 @@ class Group:
         return f"G = {self.size} completion{'s' if self.size > 1 else ''} per prompt, {kept}"
 
 
+@dataclass(frozen=True)
+class Members:
+    """Which completions make up each group, as a table padded to the largest group.
+
+    Sums over it are plain reductions along one axis: their order, so their rounding, is fixed on every device.
+    """
+
+    row_PG: Int[Tensor, "P G"]
+    present_PG: Bool[Tensor, "P G"]
+
+    @staticmethod
+    def of(group_B: Int[Tensor, " B"], groups: int, alive_B: Bool[Tensor, " B"] | None = None) -> Members:
+        """The table of groups 0..groups-1; completions that are not alive are left out."""
+        # Left-out rows go to a last group of their own, which is cut off.
+        home_B = group_B if alive_B is None else torch.where(alive_B, group_B, groups)
+        order_B = home_B.argsort(stable=True)
+        size_P = torch.bincount(home_B, minlength=groups + 1)[:groups]
+        place_G = torch.arange(max(1, int(size_P.max()) if groups else 1), device=group_B.device)
+        place_PG = (size_P.cumsum(0) - size_P)[:, None] + place_G
+        return Members(order_B[place_PG.clamp(max=len(group_B) - 1)], place_G < size_P[:, None])
+
+    def sum(self, x_B: Float[Tensor, " B"]) -> Float[Tensor, " P"]:
+        """Σ of x over each group; 0 over an empty one."""
+        return self._take(x_B, 0.0).sum(1)
+
+    def count(self) -> Int[Tensor, " P"]:
+        """How many completions each group has."""
+        return self.present_PG.sum(1)
+
+    def mixed(self, x_B: Float[Tensor, " B"]) -> Bool[Tensor, " P"]:
+        """Whether x differs within each group; False for an empty one."""
+        return self._take(x_B, -torch.inf).amax(1) > self._take(x_B, torch.inf).amin(1)
+
+    def _take(self, x_B: Tensor, empty: float) -> Tensor:
+        return torch.where(
+            self.present_PG, x_B[self.row_PG], torch.full((), empty, dtype=x_B.dtype).to(x_B.device)
+        )
+
+
 def mixed_groups(
     reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"], groups: int
 ) -> Bool[Tensor, " P"]:
@@ -46,23 +85,10 @@ def mixed_groups(
 
     These are the groups that DAPO's dynamic sampling keeps: an all-equal one has advantage 0 everywhere.
     """
-    member_PB = members(group_B, groups)
-    top_P = torch.where(member_PB, reward_B, -torch.inf).amax(1)
-    bottom_P = torch.where(member_PB, reward_B, torch.inf).amin(1)
-    return top_P > bottom_P
-
-
-def members(group_B: Int[Tensor, " B"], groups: int) -> Bool[Tensor, "P B"]:
-    """member_PB[p, b] is True where completion b answers prompt p."""
-    return torch.arange(groups, device=group_B.device)[:, None] == group_B[None, :]
+    return Members.of(group_B, groups).mixed(reward_B)
 
 
 def renumber(group_B: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], int]:
     """The groups that occur, numbered 0..P-1 in their own order, and P."""
     distinct_P, index_B = torch.unique(group_B, return_inverse=True)
     return index_B, distinct_P.shape[0]
-
-
-def group_sum(x_B: Float[Tensor, " B"], member_PB: Bool[Tensor, "P B"]) -> Float[Tensor, " P"]:
-    """Σ of x over each group; a plain reduction, so the order of additions is fixed on every device."""
-    return torch.where(member_PB, x_B, torch.zeros((), dtype=x_B.dtype, device=x_B.device)).sum(1)

@@ -223,10 +223,12 @@ class ReferenceKL(Penalty):
                 _present(scores.reference_kl_BT, "reference_kl_BT, the exact KL to the reference,"), batch
             )
         reference_BT = _present(batch.reference_logp_BT, "reference_logp_BT")
-        kl_BT = kl_estimate(self.estimator, scores.logp_BT, reference_BT)
+        # Masked before, not after: the gradient of exp at a padded place may be anything, and 0 times it too.
+        logp_BT = _masked(scores.logp_BT, batch)
+        kl_BT = kl_estimate(self.estimator, logp_BT, _masked(reference_BT, batch))
         if self.ratio_weighted:
-            kl_BT = kl_BT * (scores.logp_BT - batch.old_logp(scores)).exp()
-        return _masked(kl_BT, batch)
+            kl_BT = kl_BT * (logp_BT - _masked(batch.old_logp(scores), batch)).exp()
+        return kl_BT
 
     def formula(self) -> str:
         """The term, for print."""
@@ -257,7 +259,7 @@ def old_kl(estimator: str, scores: Scores, batch: Batch) -> Float[Tensor, "B T"]
     """KL(old || new) at each step: exact from the scores, or estimated from the tokens; 0 where masked."""
     if estimator == "exact":
         return _masked(_present(scores.kl_BT, "kl_BT, the exact KL to the old policy,"), batch)
-    return _masked(kl_estimate(estimator, batch.old_logp(scores), scores.logp_BT), batch)
+    return kl_estimate(estimator, _masked(batch.old_logp(scores), batch), _masked(scores.logp_BT, batch))
 
 
 def mean_kl(scores: Scores, batch: Batch) -> Float[Tensor, ""]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lineal.errors import UsageError
-from lineal.objectives.group import group_sum, members, renumber
+from lineal.objectives.group import Members, renumber
 
 
 class Reduction:
@@ -82,7 +82,7 @@ class PerPromptToken(Reduction):
     ) -> Float[Tensor, "B T"]:
         """1 / (P Σ_i |y_i|), the sum over the completion's own prompt."""
         index_B, groups = renumber(group_B)
-        tokens_P = group_sum(mask_BT.sum(1).to(dtype), members(index_B, groups))
+        tokens_P = Members.of(index_B, groups).sum(mask_BT.sum(1).to(dtype))
         prompts = (tokens_P > 0).sum()
         return mask_BT * (1 / (prompts * tokens_P.clamp(min=1)))[index_B][:, None]
 
@@ -144,5 +144,5 @@ def _counts(mask_BT: Tensor, group_B: Tensor, dtype: torch.dtype) -> tuple[Tenso
     """|y| and G of each completion (at least 1, so that an absent row divides nothing by zero), and P."""
     index_B, groups = renumber(group_B)
     length_B = mask_BT.sum(1).to(dtype)
-    size_P = group_sum((length_B > 0).to(dtype), members(index_B, groups))
+    size_P = Members.of(index_B, groups).sum((length_B > 0).to(dtype))
     return length_B.clamp(min=1), size_P.clamp(min=1)[index_B], (size_P > 0).sum().clamp(min=1)

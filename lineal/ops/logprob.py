@@ -93,3 +93,90 @@ def gaussian_logp(
     whitened = torch.linalg.solve_triangular(scale_tril, deviation.unsqueeze(-1), upper=False).squeeze(-1)
     half_log_determinant = torch.diagonal(scale_tril, dim1=-2, dim2=-1).abs().log().sum(-1)
     return -0.5 * whitened.square().sum(-1) - half_log_determinant - constant
+
+
+def linear_logp(
+    hidden_ND: Float[Tensor, "N D"],
+    weight_VD: Float[Tensor, "V D"],
+    action_N: Int[Tensor, " N"],
+    temperature: float = 1.0,
+    *,
+    bias: Float[Tensor, " V"] | None = None,
+    chunk: int | None = None,
+) -> Float[Tensor, " N"]:
+    """log softmax((hidden weight' + bias) / temperature)[action], in float32 or better, without [N, V] in memory.
+
+    chunk: rows whose logits exist at once, forward and backward; None takes all rows where that is at most `LOGITS`
+    numbers. In one piece it can be differentiated twice; in several pieces once, with gradients written out by hand: the
+    softmax is computed again instead of being kept.
+    """
+    rows = max(1, LOGITS // weight_VD.shape[0]) if chunk is None else chunk
+    if torch.is_autocast_enabled(hidden_ND.device.type):
+        dtype = torch.get_autocast_dtype(hidden_ND.device.type)
+        hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+    if hidden_ND.shape[0] > rows:
+        return _ChunkedLogp.apply(hidden_ND, weight_VD, bias, action_N, temperature, rows)
+    return gather_logp(_logits(hidden_ND, weight_VD, bias, temperature), action_N)
+
+
+LOGITS = 1 << 22
+"""Most logits that `linear_logp` holds at once unless told: 16 MiB in float32, which stays in a CPU's cache."""
+
+
+class _ChunkedLogp(torch.autograd.Function):
+    """d logp[n] / d logits[n] = (onehot(action) - softmax) / temperature, a chunk of rows at a time."""
+
+    @staticmethod
+    def forward(ctx, hidden_ND, weight_VD, bias, action_N, temperature, rows):
+        logp = []
+        total_N = []
+        for hidden, action in zip(hidden_ND.split(rows), action_N.split(rows), strict=True):
+            logits = _logits(hidden, weight_VD, bias, temperature)
+            total_N.append(torch.logsumexp(logits, -1))
+            logp.append(logits.gather(1, action[:, None])[:, 0] - total_N[-1])
+        ctx.save_for_backward(hidden_ND, weight_VD, bias, action_N, torch.cat(total_N))
+        ctx.settings = temperature, rows
+        return torch.cat(logp)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient_N):
+        hidden_ND, weight_VD, bias, action_N, total_N = ctx.saved_tensors
+        temperature, rows = ctx.settings
+        grad_hidden_ND = torch.empty_like(hidden_ND)
+        # Summed in float32 whatever the weight's dtype: there may be many chunks.
+        wide = torch.promote_types(weight_VD.dtype, torch.float32)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if ctx.needs_input_grad[2] else None
+        for start in range(0, hidden_ND.shape[0], rows):
+            part = slice(start, start + rows)
+            slope = _logits(hidden_ND[part], weight_VD, bias, temperature).sub_(total_N[part, None]).exp_()
+            slope.mul_(gradient_N[part, None]).neg_()
+            slope.scatter_add_(1, action_N[part, None], gradient_N[part, None].to(slope.dtype))
+            slope.div_(temperature)
+            if grad_bias is not None:
+                grad_bias += slope.sum(0)
+            slope = slope.to(weight_VD.dtype)
+            grad_hidden_ND[part] = slope @ weight_VD
+            if grad_weight_VD is not None:
+                if grad_weight_VD.dtype == slope.dtype:
+                    grad_weight_VD.addmm_(slope.T, hidden_ND[part])
+                else:
+                    grad_weight_VD += slope.T @ hidden_ND[part]
+        as_weight = None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype)
+        return (
+            grad_hidden_ND,
+            as_weight,
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = hidden_ND @ weight_VD.T
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is not None:
+        logits = logits + bias
+    return logits if temperature == 1.0 else logits / temperature

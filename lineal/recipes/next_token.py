@@ -199,7 +199,8 @@ def train_step(config: LanguageConfig, parts: Parts, step: int, guard: Guard) ->
         total, tokens = total + loss.detach(), tokens + count
     norm = torch.nn.utils.clip_grad_norm_(parts.decoder.parameters(), config.optimiser.max_grad_norm or math.inf)
     value, size = torch.stack([torch.as_tensor(total), norm]).tolist()
-    if guard.accepts(step, {"loss": value, "grad_norm": size}):
+    guard.watch(step)
+    if guard.finite(size, loss=value):
         parts.optimiser.step()
     parts.decoder.eval()
     return {"loss": value, "grad_norm": size, "tokens": float(tokens)}

@@ -17,11 +17,21 @@ from lineal.errors import UsageError
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
-from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Batch, initial_state, needs
-from lineal.objectives.objective import statistics, summarise, update_state
-from lineal.objectives.override import override
+from lineal.objectives.algorithm import (
+    Adam,
+    Algorithm,
+    AlgorithmState,
+    Batch,
+    complete,
+    initial_state,
+    needs,
+    override,
+    prepare,
+    statistics,
+    summarise,
+    update_state,
+)
 from lineal.objectives.policy import named
-from lineal.objectives.prepare import complete, prepare
 from lineal.optim.groups import adamw, select_parameters
 from lineal.optim.schedules import make_schedule
 from lineal.recipes.config import PolicyGradientConfig
@@ -67,9 +77,9 @@ def read_algorithm(config: PolicyGradientConfig) -> Algorithm:
             "entropy", "discount", "trace_decay", "whiten", "critic", "value_clip", "max_grad_norm",
         )
     }  # fmt: skip
-    numbers["scale_reward"] = True if options.reward_scaling else None
-    numbers["parameters"] = tuple(options.subset.split(",")) if options.subset else None
-    return override(algorithm, **{name: value for name, value in numbers.items() if value is not None})
+    numbers["reward_scaling"] = options.reward_scaling or None
+    numbers["subset"] = tuple(options.subset.split(",")) if options.subset else None
+    return override(algorithm, **numbers)
 
 
 @dataclass
@@ -148,7 +158,7 @@ def run(config: PolicyGradientConfig, run: Run) -> None:
             rate = scheduled(schedule, base, step - 1, parts.optimisers["policy"]) if base else 0.0
             experience = _experience(config, run, parts, step, now)
             sampled = time.monotonic()
-            metrics = _learn(parts, experience.rollout, now, guard, step)
+            metrics = _learn(parts, experience.rollout, now, guard, step) if experience.rollout else {}
             now.position, now.refused = experience.position, guard.in_a_row
             now.tokens += int(experience.metrics["tokens"])
             metrics = {**experience.metrics, **metrics, "learning_rate": rate, "num_tokens": now.tokens}
@@ -252,7 +262,8 @@ def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: 
 
     def accept(norm: float, part: Batch) -> bool:
         tensors = {name: x for name, x in vars(part).items() if isinstance(x, torch.Tensor)}
-        return guard.accepts(step, {"grad_norm": norm}, lambda: tensors)
+        guard.watch(step, lambda: tensors)
+        return guard.finite(norm)
 
     if isinstance(algorithm.step, Adam):
         sums, norms = adam_update(

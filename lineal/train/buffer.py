@@ -11,6 +11,8 @@ from lineal.types import Rollout
 
 def save_experience(run: Run, step: int, experience: Experience) -> None:
     """Keep one step's experience in the run folder until the next checkpoint."""
+    if experience.rollout is None:
+        return
     tensors = {name: x for name, x in vars(experience.rollout).items() if isinstance(x, torch.Tensor)}
     state = {
         "prompts": [list(prompt) for prompt in experience.rollout.prompts],

@@ -31,8 +31,9 @@ def model_folder(name: str) -> Path:
         except Exception as error:
             raise ModelError(f"{name} could not be fetched ({type(error).__name__}: {error}).") from error
     folder = Path(name)
-    for candidate in (folder, folder / "final"):
-        if (candidate / "config.json").is_file() and (candidate / "config.json").read_text().find('"recipe"') < 0:
+    # A run folder has a config.json of its own, so its finished model is looked for first.
+    for candidate in (folder / "final", folder):
+        if (candidate / "config.json").is_file():
             return candidate
     if not folder.exists():
         raise ModelError(f"{name} does not exist: give a model folder, a finished run, or hf:OWNER/NAME.")

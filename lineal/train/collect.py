@@ -12,12 +12,12 @@ import torch
 from lineal.environments.scoring import Scored, Scorer
 from lineal.environments.shaping import shuffle_rewards
 from lineal.environments.text import Example, encode_prompts, samples_of
-from lineal.errors import LinealError
 from lineal.generate.engine import generate
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group, mixed_groups
 from lineal.tokenizers import Tokenizer
+from lineal.train.console import warn
 from lineal.train.order import Order
 from lineal.types import Completion, Rollout
 
@@ -60,9 +60,12 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Experience:
-    """One step's rollout, what to log of it, and how many prompts of the order have been used."""
+    """One step's rollout, what to log of it, and how many prompts of the order have been used.
 
-    rollout: Rollout
+    rollout: None when every group was dropped, so that there is nothing to train on.
+    """
+
+    rollout: Rollout | None
     metrics: dict[str, float]
     samples: list[dict[str, Any]]
     position: int
@@ -80,7 +83,7 @@ def collect(
     """Sample and score groups until `prompts` of them are kept, or the group's refills are used up.
 
     prompts, position: counted over all processes. agree: the sum of a number over all processes, so that each of them
-    refills equally often. Raises LinealError when nothing could be kept.
+    refills equally often.
     """
     kept, first = Gathered(), position
     sums: dict[str, float] = {}
@@ -97,18 +100,17 @@ def collect(
         missing = prompts - agree(len(kept.rewards))
         if should_stop is not None and should_stop():
             break
-    if agree(len(kept.rewards)) == 0:
-        raise LinealError(
-            f"step {step}: none of {agree(len(everything.rewards))} groups could be trained on after {rounds} rounds: "
-            "all rewards within each group are equal (or missing), so there is nothing to learn. Use easier or harder "
-            "prompts, a larger --group-size, or an algorithm that keeps every group."
+    found = prompts - missing
+    if found < prompts:
+        warn(
+            f"step {step}: {found} of {prompts} groups kept after {rounds} rounds; in the others all rewards are equal "
+            "(or missing). " + ("Training on those." if found else "Nothing to train on in this step.")
         )
     metrics = _metrics(everything, rounds)
     metrics |= {name: value / rounds for name, value in sums.items() if name.startswith("rewards/")}
     metrics["groups_dropped"] = float(len(everything.rewards) - len(kept.rewards))
-    return Experience(
-        to_rollout(kept, decoder.device), metrics, _records(everything), position
-    )
+    rollout = to_rollout(kept, decoder.device) if found else None
+    return Experience(rollout, metrics, _records(everything), position)
 
 
 def sample_groups(

@@ -1,10 +1,9 @@
-"""The order of data as a function of (seed, epoch, position): nothing to store, nothing to replay, any
-process count.
+"""The order of data as a function of (seed, epoch, position): nothing to store, nothing to replay.
 
-Each epoch is a permutation of the items, computed for any position at once by a Feistel network of keyed
-hashes over the smallest power of two that holds all items, walked until it lands on one (Black and Rogaway,
-"Ciphers with arbitrary finite domains", 2002). So a resumed run, or one with more processes, sees the same
-order.
+Each epoch is a permutation of the items. Up to `FEW` of them are sorted by their hashes. More are never listed:
+the item at a position comes from a Feistel network of keyed hashes over the smallest power of two that holds all
+items, walked until it lands on one (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). So a
+resumed run, or one with more processes, sees the same order.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 from lineal.errors import DataError
 
 Words = NDArray[np.uint64]
+FEW = 1024
+"""Up to here sorting is faster, and a network so small would favour some orders (a test measures it)."""
 ROUNDS = 8
 GOLDEN = 0x9E3779B97F4A7C15
 WORD = (1 << 64) - 1
@@ -88,8 +89,10 @@ class Order:
         return step * size / self.count
 
     def _permute(self, epoch: int, position_N: Words) -> Words:
-        # At least 4 bits: the halves of a smaller network have too few values to mix.
-        bits = max(4, (self.count - 1).bit_length())
+        if self.count <= FEW:
+            hash_C = hash64(self.seed, epoch, np.arange(self.count, dtype=np.uint64))
+            return np.argsort(hash_C, kind="stable").astype(np.uint64)[position_N]
+        bits = (self.count - 1).bit_length()
         x_N = _feistel(position_N, bits, self.seed, epoch)
         while (outside_N := x_N >= self.count).any():
             x_N[outside_N] = _feistel(x_N[outside_N], bits, self.seed, epoch)

@@ -17,9 +17,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
-from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Batch, TrustRegion, needs
-from lineal.objectives.objective import objective, value_loss
-from lineal.objectives.prepare import split
+from lineal.objectives.algorithm import (
+    Adam,
+    Algorithm,
+    AlgorithmState,
+    Batch,
+    TrustRegion,
+    needs,
+    objective,
+    split,
+    value_loss,
+)
 from lineal.optim.natural import (
     StepReport,
     kl_fisher_product,

@@ -12,6 +12,7 @@ from lineal.web.page import escape, show
 Point = tuple[float, float]
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 8, 22
+SMALL = (330, 180)
 LABELLED = 150
 """Most points of a line that say their value when pointed at."""
 DRAWN = 600
@@ -69,7 +70,6 @@ def line_chart(
     note: one sentence that says what the number means. hero: as wide as the page. floor, ceiling: values that the
     y axis must show.
     """
-    width, height = (960, 300) if hero else (420, 190)
     finite = [(x, y) for line in lines for x, y in line.points if math.isfinite(y)]
     last = show(finite[-1][1]) if len(lines) == 1 and finite else ""
     caption = f"<figcaption><b>{escape(title)}</b>{escape(note)}</figcaption>"
@@ -81,15 +81,22 @@ def line_chart(
     if across.low == across.high:
         across = Scale(across.low - 1, across.high + 1, (across.low,))
     up = ticks(min(values), max(values))
-    body = _axes(across, up, width, height)
-    for index, line in enumerate(lines):
-        body += _draw(line, index % 6, across, up, (width, height))
     label = escape(f"{title}: {last}" if last else title)
-    kind = "hero" if hero else ""
-    return (
-        f'<figure class="{kind}">{caption}{_key(lines)}<svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{label}">{body}</svg></figure>'
-    )
+    # Text in an SVG shrinks with it, so a wide figure is drawn once more for narrow screens.
+    sizes = {"only-wide": (960, 290), "only-narrow": SMALL} if hero else {"": SMALL}
+    drawings = [_drawing(lines, across, up, size, name, label) for name, size in sizes.items()]
+    kind = ' class="hero"' if hero else ""
+    return f"<figure{kind}>{caption}{_key(lines)}{''.join(drawings)}</figure>"
+
+
+def _drawing(
+    lines: Sequence[Line], across: Scale, up: Scale, size: tuple[int, int], name: str, label: str
+) -> str:
+    body = _axes(across, up, *size)
+    for index, line in enumerate(lines):
+        body += _draw(line, index % 6, across, up, size)
+    head = f'class="{name}" viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{label}"'
+    return f"<svg {head}>{body}</svg>"
 
 
 def _axes(across: Scale, up: Scale, width: int, height: int) -> str:

@@ -104,8 +104,8 @@ def read_run(path: Path | str) -> RunView:
     asked = record.get("config") if isinstance(record, dict) else None
     if not isinstance(asked, dict) or not isinstance(asked.get("recipe"), str):
         raise RunError(f"{file} is not a run's: it names no recipe. A model folder is no run.")
-    options = asked.get("config")
-    options = {k: v for k, v in options.items() if isinstance(v, dict)} if isinstance(options, dict) else {}
+    groups = asked.get("options")
+    options = {k: v for k, v in groups.items() if isinstance(v, dict)} if isinstance(groups, dict) else {}
     logs, damaged = {}, 0
     for name in ("metrics", "timing", "samples"):
         logs[name], bad = read_log(path / f"{name}.jsonl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lineal.train.progress import show_seconds
 from lineal.web.diagnose import diagnose
 from lineal.web.page import escape, page, show, table
 from lineal.web.panels import charts
-from lineal.web.read import RunView, read_run
+from lineal.web.read import RunView, find_runs, read_run
 from lineal.web.samples import moments, samples_section
 
 
@@ -38,13 +39,13 @@ def render(run: RunView) -> str:
     """The page of a run."""
     wide, small, other = charts(run)
     more = f'<details><summary>Every other number</summary><div class="charts">{other}</div></details>'
+    curves = f'<h2>Curves</h2>{wide}<div class="charts">{small}</div>{more if other else ""}'
+    middle = [curves, _findings(run)]
     parts = [
         _header(run),
         _tiles(run),
-        f"<h2>Curves</h2>{wide}",
-        f'<div class="charts">{small}</div>' if small else "",
-        more if other else "",
-        _findings(run),
+        _beside(run),
+        *(reversed(middle) if _stuck(run) else middle),
         _formula(run),
         samples_section(run),
         _options(run),
@@ -81,24 +82,37 @@ HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, g
 LOSSES = (("eval/loss", "validation loss"), ("loss", "training loss"))
 
 
-def headline(run: RunView) -> list[tuple[str, float, float]]:
-    """What the run is judged by, the most telling first: name, value at the start, value at the end."""
+@dataclass(frozen=True)
+class Judged:
+    """A number that a run is judged by: at its start (None when it was not measured there) and at its end."""
+
+    label: str
+    start: float | None
+    end: float
+
+
+def headline(run: RunView) -> list[Judged]:
+    """What the run is judged by, the most telling first."""
     # Evaluations on the way use other prompts (validation) than those of the start and the end.
-    final = [line for line in run.metrics if line.get("eval/final")] or run.metrics
+    final = [line for line in run.metrics if line.get("eval/final")]
     found = []
     for name, label in HELD_OUT:
-        values = [float(line[name]) for line in final if isinstance(line.get(name), int | float)]
+        values = [line[name] for line in final if _finite(line.get(name))] or run.values(name)
         if values:
-            found.append((label, values[0], values[-1]))
+            found.append(Judged(label, values[0] if len(values) > 1 else None, values[-1]))
     for name, label in LOSSES:
         values = run.values(name)
         if values:
-            found.append((label, values[0], values[-1]))
+            found.append(Judged(label, values[0] if len(values) > 1 else None, values[-1]))
     rewards = run.values("reward")
     if rewards:
         few = max(1, len(rewards) // 10)
-        found.append(("training reward", _mean(rewards[:few]), _mean(rewards[-few:])))
+        found.append(Judged("training reward", _mean(rewards[:few]), _mean(rewards[-few:])))
     return found
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _mean(values: list[float]) -> float:
@@ -107,7 +121,8 @@ def _mean(values: list[float]) -> float:
 
 def _tiles(run: RunView) -> str:
     tiles = [
-        (label, show(round(end, 3)), f"from {show(round(start, 3))}") for label, start, end in headline(run)
+        (j.label, show(round(j.end, 3)), "" if j.start is None else f"from {show(round(j.start, 3))}")
+        for j in headline(run)
     ]
     spent = math.fsum(run.values("step_time", "timing"))
     if spent:
@@ -141,10 +156,13 @@ def _stuck(run: RunView) -> bool:
     judged = headline(run)
     if not judged:
         return False
-    label, start, end = judged[0]
+    first = judged[0]
+    if first.start is None:
+        return False
     error = run.last("eval/error") or 0.0
-    gain = start - end if "loss" in label else end - start
-    return gain <= max(0.01 * abs(start), 2 * math.sqrt(2) * error if "accuracy" in label else 0.0)
+    gain = first.start - first.end if "loss" in first.label else first.end - first.start
+    noise = 2 * math.sqrt(2) * error if "accuracy" in first.label else 0.0
+    return gain <= max(0.01 * abs(first.start), noise)
 
 
 def _formula(run: RunView) -> str:
@@ -156,17 +174,36 @@ def _formula(run: RunView) -> str:
 
 def algorithm_text(run: RunView) -> str:
     """The algorithm's formula with this run's numbers; "" where there is none or it cannot be rebuilt."""
-    name = run.option("algorithm")
+    name = run.option("algorithm") or run.option("demo_algorithm")
     if not isinstance(name, str) or ".py:" in name:
         # A report never runs a user's file.
         return ""
+    from lineal.objectives.policy import named
     from lineal.recipes.config import PolicyGradientConfig, from_json
     from lineal.recipes.policy_gradient import read_algorithm
 
     try:
-        return str(read_algorithm(from_json(PolicyGradientConfig, run.record["config"]["config"])))
+        if "algorithm" not in run.options:
+            return str(named(name))
+        return str(read_algorithm(from_json(PolicyGradientConfig, dict(run.options))))
     except (ValueError, TypeError):
         return ""
+
+
+def _beside(run: RunView) -> str:
+    """The runs inside this run's folder: what it started from, and its control."""
+    inner = [other for other in find_runs(run.path) if other.path != run.path]
+    rows = []
+    for view in [*inner, run]:
+        name = "this run" if view is run else view.path.name
+        judged = {j.label: j.end for j in headline(view)}
+        rows.append([name, view.recipe, show(view.step), *(_cell(judged, label) for _, label in HELD_OUT)])
+    head = ["run", "recipe", "steps", *(label for _, label in HELD_OUT)]
+    return f"<h2>Beside it</h2>{table(head, rows, 'numbers')}" if inner else ""
+
+
+def _cell(judged: dict[str, float], label: str) -> str:
+    return show(round(judged[label], 3)) if label in judged else "–"
 
 
 def _options(run: RunView) -> str:

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lineal.environments.countdown import Countdown, ExpressionError, evaluate, find_expression
-from lineal.environments.worker_child import Nonsense
+from lineal.environments.worker_child import BadRow
 
 Tree = tuple[str, Fraction | None]
 
@@ -152,7 +152,7 @@ def test_columns_from_text_files_are_read_too() -> None:
     ("nums", "target"), [(None, 3), (["x"], 3), ([1], "1e999999999"), ([1], None), ([1], "nan")]
 )
 def test_columns_that_are_no_numbers_are_named(nums: object, target: object) -> None:
-    with pytest.raises(Nonsense, match="column `(nums|target)`"):
+    with pytest.raises(BadRow, match=r"column `(nums|target)`"):
         Countdown().one("1", nums, target)
 
 

@@ -24,7 +24,7 @@ from lineal.environments.rewards import (
     parse_rewards,
     source_hash,
 )
-from lineal.environments.worker_child import Nonsense
+from lineal.environments.worker_child import BadRow
 from lineal.errors import UsageError
 
 
@@ -116,7 +116,7 @@ def test_number_compares_values() -> None:
 
 
 def test_number_needs_a_number_to_compare_with() -> None:
-    with pytest.raises(Nonsense, match="'seven' holds none"):
+    with pytest.raises(BadRow, match="'seven' holds none"):
         number(["7"], ["seven"])
 
 

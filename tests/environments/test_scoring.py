@@ -231,9 +231,9 @@ def test_functions_given_from_python_are_checked_alike() -> None:
     def wrong(**_: object) -> list[float | None]:
         return [float("nan")] * 4
 
-    with pytest.raises(RewardError, match="reward mine raised ZeroDivisionError.*sample 2 of 4"):
+    with pytest.raises(RewardError, match=r"reward mine raised ZeroDivisionError.*sample 2 of 4"):
         Scorer([Reward("mine", "mine", function=raises)])(SAMPLES)
-    with pytest.raises(RewardError, match="reward mine gave nan.*sample 0 of 4"):
+    with pytest.raises(RewardError, match=r"reward mine gave nan.*sample 0 of 4"):
         Scorer([Reward("mine", "mine", function=wrong)])(SAMPLES)
 
 
@@ -254,10 +254,17 @@ def test_a_missing_function_is_known_before_training(file: Path) -> None:
         Scorer(parse_rewards([f"{file}:lenght"])).start()
 
 
+def test_a_gold_answer_without_a_number_names_its_row(run) -> None:
+    rows = Samples(["p"] * 2, ["7", "7"], [[1]] * 2, {"answer": ["7", "seven"]})
+    with pytest.raises(RewardError, match=r"reward number needs a number in column `answer`.*sample 1 of 2"):
+        run("number", samples=rows)
+    assert run("number", samples=rows, on_error="drop").keep == (True, False)
+
+
 def test_a_missing_column_names_those_there_are(run) -> None:
     bare = Samples(["p"], ["a"], [[1]], {"solution": ["a"]})
     with pytest.raises(
-        RewardError, match="reward exact needs the argument 'answer', and there are only .*solution"
+        RewardError, match=r"reward exact needs the argument 'answer', and there are only .*solution"
     ):
         run("exact", samples=bare)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_it_never_rises_and_stays_in_bounds(limit: int, data: st.DataObject) -> 
     penalty = SoftOverlong(limit, data.draw(st.integers(1, limit)))
     values = [penalty(length) for length in range(limit + 3)]
     assert values[0] == 0.0 and values[-1] == -1.0
-    assert all(later <= earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(values))
 
 
 @pytest.mark.parametrize(("limit", "buffer"), [(10, 0), (10, 11), (10, -1), (0, 1)])

@@ -249,8 +249,8 @@ def test_without_a_penalty_neither_bound_would_hold(kind: str):
         gaps.append(gap)
         shares.append(-gap / min(by_max, by_mean))
     assert min(gaps) < -0.05
-    # The expected-KL bound is of the right order: some policy uses up a visible part of it.
-    assert max(shares) > 0.005
+    # How much of the penalty some policy uses up: a wrong power of 1 - discount would show.
+    assert max(shares) > 0.007
 
 
 @given(kinds, seeds)

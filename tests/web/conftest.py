@@ -60,7 +60,10 @@ def metrics(steps: int, start: float, gain: float) -> list[dict[str, Any]]:
 def samples(steps: int) -> list[dict[str, Any]]:
     """Held-out completions at the start and at the end, right and wrong ones."""
     asked = [("12+34=", "64"), ("55-21=", "43"), ("08+09=", "71"), ("99+01=", "001"), ("45-45=", "0")]
-    before = [{"completions": ["46", "99"], "rewards": [0.0, 0.0]}, {"completions": ["43", "4"], "rewards": [1.0, 0.0]}]
+    before = [
+        {"completions": ["46", "99"], "rewards": [0.0, 0.0]},
+        {"completions": ["43", "4"], "rewards": [1.0, 0.0]},
+    ]
     records = []
     for i, (prompt, answer) in enumerate(asked):
         base = {"step": 0, "kind": "eval", "prompt": prompt, "answer": answer}
@@ -88,7 +91,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         folder.mkdir(parents=True)
         config = with_options(PolicyGradientConfig(), **{"algorithm": recipe, "steps": 120, **options})
         record = {
-            "config": {"recipe": recipe, "config": to_json(config)},
+            "config": {"recipe": recipe, "options": to_json(config)},
             "device": {"kind": "cpu", "dtype": "float32", "threads": 1, "probe": {"float32 threads 1": 1.5}},
             "versions": {"python": "3.11.7", "torch": "2.13.0", "lineal": "0.1.0"},
             "created": "2026-01-02T03:04:05+0000",
@@ -97,7 +100,9 @@ def make_run(tmp_path: Path) -> MakeRun:
         (folder / "config.json").write_text(json.dumps(record))
         logged = metrics(120, 0.45, 0.48) if log is None else log
         (folder / "metrics.jsonl").write_text(lines(logged))
-        times = [{"step": r["step"], "time": 1.0, "step_time": 0.9, "tokens_per_second": 1900.0} for r in logged]
+        times = [
+            {"step": r["step"], "time": 1.0, "step_time": 0.9, "tokens_per_second": 1900.0} for r in logged
+        ]
         (folder / "timing.jsonl").write_text(lines(times))
         (folder / "samples.jsonl").write_text(lines(samples(120) if said is None else said))
         if done:

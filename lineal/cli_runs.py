@@ -1,0 +1,313 @@
+"""The verbs about runs: run, resume, list, report, compare."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lineal.cli_options import help_lines, parse
+from lineal.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from lineal.train.run import Run
+
+RUNS = "runs"
+USER_FILE = re.compile(r"(.+\.py):\w+")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe by its name: the module of its paper, and the module of its loop (often shared)."""
+
+    name: str
+    paper: ModuleType
+
+    @property
+    def loop(self) -> ModuleType:
+        """The module with `plan` and `run`; importing it may load torch."""
+        return import_module(getattr(self.paper, "LOOP", self.paper.__name__))
+
+    @property
+    def essential(self) -> tuple[str, ...]:
+        """The options that its short help shows."""
+        return getattr(self.paper, "ESSENTIAL", None) or ESSENTIAL
+
+
+ESSENTIAL = (
+    "model", "data", "prompt_field", "completion_field", "reward", "level", "prompts", "group_size", "learning_rate",
+    "batch_size", "block", "max_new_tokens", "steps", "seed", "out",
+)  # fmt: skip
+"""The options most used; a recipe shows those of them that it has."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name ("_" and "-" are the same); an unknown one gets its nearest neighbour."""
+    import difflib
+
+    from lineal.recipes import RECIPES
+
+    wanted = name.replace("_", "-")
+    if wanted not in RECIPES:
+        close = difflib.get_close_matches(wanted, RECIPES, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(RECIPES)}."
+        raise UsageError(f"there is no recipe {name!r}; {hint}")
+    return Recipe(wanted, import_module(RECIPES[wanted]))
+
+
+def run(words: list[str]) -> int:
+    """`lineal run RECIPE [--option value ...]`: a new run folder, trained until it is done."""
+    if not words or words[0].startswith("-"):
+        from lineal.cli import help_text
+
+        if words and words[0] in ("--help", "-h", "--help-all"):
+            print(help_text())
+            return 0
+        raise UsageError("which recipe? lineal run RECIPE, as in: lineal run demo (lineal --help lists them)")
+    recipe, rest = find_recipe(words[0]), words[1:]
+    if any(flag in rest for flag in ("--help", "-h", "--help-all")):
+        print(recipe_help(recipe, everything="--help-all" in rest))
+        return 0
+    options = [word for word in rest if word not in ("--dry-run", "--dry_run")]
+    config = parse(recipe.paper.default(), options)
+    if len(options) < len(rest):
+        print("\n".join(recipe.loop.plan(config)))
+        return 0
+    opened, placed = new_run(recipe, config)
+    with opened:
+        train(recipe, placed, opened)
+    return 0
+
+
+def recipe_help(recipe: Recipe, everything: bool = False) -> str:
+    """A recipe's help: what it is, where it comes from, its options by group."""
+    lines = [f"lineal run {recipe.name} [--option value ...]: {recipe.paper.SUMMARY}"]
+    paper = getattr(recipe.paper, "PAPER", None)
+    if paper is not None:
+        lines.append(f"{paper.title} ({paper.year}), {paper.url}")
+    if paper is not None and everything:
+        lines += [f"  departs: {sentence}" for sentence in paper.departures]
+    lines += help_lines(recipe.paper.default(), None if everything else recipe.essential)
+    lines += ["", "  --dry-run    print the objective, the batch and the memory it takes, and stop"]
+    if not everything:
+        lines.append(f"\nall options: lineal run {recipe.name} --help-all")
+    return "\n".join(lines)
+
+
+def train(recipe: Recipe, config: Any, opened: Run) -> None:
+    """Run a recipe's loop in its folder, write the report however it ends, and say what to type next."""
+    try:
+        recipe.loop.run(config, opened)
+    finally:
+        if rank() == 0:
+            _report_quietly(opened.path)
+    if rank() == 0:
+        _say_next(opened.path)
+
+
+def _report_quietly(path: Path) -> None:
+    from lineal.train.console import warn
+    from lineal.web.report import write_report
+
+    if not any(file.stat().st_size for file in path.glob("metrics.jsonl")):
+        return
+    try:
+        write_report(path)
+    except Exception as error:
+        # Whatever ended the run matters more than its picture.
+        warn(f"the report could not be written ({type(error).__name__}: {error})")
+
+
+def _say_next(path: Path) -> None:
+    from lineal.train.console import clean
+    from lineal.web.read import read_run
+    from lineal.web.report import next_commands
+
+    print(f"\nreport  {path / 'report.html'}")
+    for command, why in next_commands(read_run(path)):
+        print(f"next    {clean(command)}   # {why}")
+
+
+def rank() -> int:
+    """Which process of a torchrun job this is; 0 outside one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def new_run(recipe: Recipe, config: Any) -> tuple[Run, Any]:
+    """Make the run's folder, --out or the next free runs/RECIPE-N; returns it and the configuration that names it."""
+    from lineal.recipes.config import to_json, with_options
+    from lineal.train.run import Run
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.run.out is None and world > 1:
+        raise UsageError(
+            f"{world} processes must agree on the folder: name it, as in --out runs/{recipe.name}-1"
+        )
+    keep = {"keep_last": config.run.keep_last, "keep_every": config.run.keep_every}
+    for path in _places(recipe.name, config.run.out):
+        placed = with_options(config, out=str(path))
+        options = to_json(placed)
+        record = {
+            "recipe": recipe.name,
+            "options": options,
+            "folder": os.getcwd(),
+            "files": user_files(options),
+        }
+        if rank() > 0:
+            return Run.follow(path, record), placed
+        try:
+            opened = Run.create(path, record, **keep)
+        except RunError:
+            if config.run.out is None and path.exists():
+                continue
+            raise
+        print(f"run {path}", file=sys.stderr)
+        return opened, placed
+    raise AssertionError("there is always a next number")
+
+
+def _places(recipe: str, out: str | None) -> Iterator[Path]:
+    if out is not None:
+        yield Path(out)
+        return
+    taken = [p.name.removeprefix(f"{recipe}-") for p in Path(RUNS).glob(f"{recipe}-*")]
+    number = max((int(n) for n in taken if n.isdigit()), default=0)
+    while True:
+        number += 1
+        yield Path(RUNS) / f"{recipe}-{number}"
+
+
+def user_files(options: Any) -> dict[str, str]:
+    """The user's Python files that the options name as path.py:NAME, with their SHA-256."""
+    if isinstance(options, dict):
+        parts = list(options.values())
+    elif isinstance(options, list | tuple):
+        parts = list(options)
+    else:
+        match = USER_FILE.fullmatch(options) if isinstance(options, str) else None
+        file = Path(match[1]) if match else None
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest()} if file and file.is_file() else {}
+    return {path: digest for part in parts for path, digest in user_files(part).items()}
+
+
+def resume(words: list[str]) -> int:
+    """`lineal resume RUN [--trust]`: go on from the newest checkpoint that verifies."""
+    path, flags = _one_folder(words, "resume RUN [--trust]", ("--trust",))
+    from lineal.recipes.config import from_json
+    from lineal.train.run import Run, read_record
+
+    asked = read_record(path)["config"]
+    recipe = find_recipe(asked["recipe"])
+    if "--trust" not in flags:
+        _check_files(asked)
+    config = from_json(type(recipe.paper.default()), asked["options"])
+    with Run.open(path) if rank() == 0 else Run.follow(path, asked) as opened:
+        train(recipe, config, opened)
+    return 0
+
+
+def _check_files(asked: dict[str, Any]) -> None:
+    """A user's file that changed would silently change what is trained."""
+    for name, digest in asked.get("files", {}).items():
+        file = Path(name)
+        if not file.is_file():
+            where = asked.get("folder", "?")
+            raise UsageError(f"{name} is not here: resume from {where}, where the run was started.")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            raise UsageError(
+                f"{name} has changed since the run began; --trust goes on with the file as it is now."
+            )
+
+
+def _one_folder(words: Sequence[str], usage: str, flags: Sequence[str] = ()) -> tuple[Path, list[str]]:
+    paths = [word for word in words if not word.startswith("-")]
+    given = [word for word in words if word.startswith("-")]
+    if "--help" in given or "-h" in given:
+        print(f"lineal {usage}")
+        raise SystemExit(0)
+    unknown = [word for word in given if word not in flags]
+    if unknown or len(paths) != 1:
+        wrong = f"there is no option {unknown[0]}" if unknown else f"{len(paths)} folders were given, not one"
+        raise UsageError(f"{wrong}: lineal {usage}")
+    return Path(paths[0]), given
+
+
+def list_runs(words: list[str]) -> int:
+    """`lineal list [FOLDER]`: the runs in a folder, with how far they are."""
+    from lineal.web.read import find_runs
+
+    folder, _ = _one_folder(words or [RUNS], "list [FOLDER]")
+    runs = find_runs(folder)
+    if not runs:
+        print(f"no runs in {folder}; start one with: lineal run demo")
+        return 0
+    print_table(["run", "recipe", "step", "result", "state"], [_list_row(view) for view in runs])
+    return 0
+
+
+def _list_row(view: Any) -> list[str]:
+    from lineal.web.page import show
+    from lineal.web.report import headline
+
+    judged = headline(view)
+    result = f"{judged[0].label} {show(round(judged[0].end, 4))}" if judged else "–"
+    return [str(view.path), view.recipe, show(view.step), result, view.state]
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of plain text, as wide as its cells; what files say is made safe for the terminal."""
+    from lineal.train.console import clean
+
+    cells = [list(head), *([clean(cell, 60) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def report(words: list[str]) -> int:
+    """`lineal report RUN`: write RUN/report.html from what the run has logged so far."""
+    path, _ = _one_folder(words, "report RUN")
+    from lineal.web.report import write_report
+
+    print(write_report(path))
+    return 0
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What `lineal compare` can be told."""
+
+    out: str = "compare.html"
+    """The page to write."""
+
+
+def compare(words: list[str]) -> int:
+    """`lineal compare RUN RUN ... [--out FILE]`: a table here, and a page with the curves."""
+    paths, rest = positionals(words)
+    if "--help" in rest or "-h" in rest:
+        print("lineal compare RUN RUN ... [--out compare.html]")
+        return 0
+    options = parse(CompareOptions(), rest)
+    if len(paths) < 2:
+        raise UsageError("compare needs at least two runs: lineal compare RUN RUN ...")
+    from lineal.web.compare import comparison_rows, labels_of, write_comparison
+    from lineal.web.read import read_run
+
+    views = [read_run(path) for path in paths]
+    print_table(["", *labels_of(views)], comparison_rows(views))
+    print(f"\npage  {shlex.quote(str(write_comparison(views, Path(options.out))))}")
+    return 0
+
+
+def positionals(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the rest."""
+    first = next((i for i, word in enumerate(words) if word.startswith("-") and len(word) > 1), len(words))
+    return list(words[:first]), list(words[first:])

@@ -1,0 +1,90 @@
+"""A decoder from a Hugging Face model folder, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lineal.errors import LinealError, ModelError
+from lineal.models.decoder import Decoder, DecoderConfig
+from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.hf.layouts import LAYOUTS, layout_of
+from lineal.models.hf.maps import to_ours, to_theirs
+
+if TYPE_CHECKING:
+    from lineal.tokenizers import Tokenizer
+
+
+def load_config(folder: str | Path) -> DecoderConfig:
+    """The shape of the model in a folder, from its config.json alone."""
+    path = Path(folder) / "config.json"
+    content = read_json(path)
+    _, layout = layout_of(content, str(path))
+    try:
+        return layout.read(content)
+    except LinealError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise ModelError(f"{path} holds a value that makes no model ({error!r}).") from error
+
+
+def load_model(
+    folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[Decoder, DecoderConfig]:
+    """The decoder in a model folder (in eval mode) and its configuration.
+
+    Weights become `dtype` whatever the file's (float32: what an optimiser should update). No code of the folder
+    is run. Raises ModelError naming the file and what to do about it.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    tensors = to_ours(LAYOUTS[config.layout].table, config, read_tensors(folder), str(folder))
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    decoder = decoder.to(dtype).to_empty(device=device).eval()
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            parameter.copy_(tensors.pop(name))
+    return decoder, config
+
+
+def save_model(
+    decoder: Decoder,
+    folder: str | Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a folder that `load_model` and transformers read: config.json, model.safetensors, generation_config.json.
+
+    tokenizer: saved beside it; its special ids go into both configurations.
+    tensors: whole parameters by name, where the decoder itself holds only a share of them.
+    """
+    folder, config = Path(folder), decoder.config
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be made ({error}): choose another folder.") from error
+    layout = LAYOUTS[config.layout]
+    own = dict(decoder.named_parameters()) if tensors is None else tensors
+    theirs = to_theirs(layout.table, config, own)
+    ids = _special_ids(tokenizer)
+    write_tensors(folder, theirs)
+    dtype = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
+    content = {**layout.write(config), **ids, "model_type": config.layout, "dtype": dtype}
+    # The key that transformers before 5 reads.
+    content |= {"architectures": [layout.architecture], "torch_dtype": dtype}
+    write_json(folder / "config.json", content)
+    write_json(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    # Written even when absent: the defaults of some architectures (1 and 2, or 50256) name other tokens.
+    names = ("bos_id", "eos_id", "pad_id")
+    return {name.replace("_id", "_token_id"): getattr(tokenizer, name, None) for name in names}
