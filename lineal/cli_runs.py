@@ -82,8 +82,7 @@ def run(words: list[str]) -> int:
         print("\n".join(recipe.loop.plan(config)))
         return 0
     opened, placed = new_run(recipe, config)
-    with opened:
-        train(recipe, placed, opened)
+    train(recipe, placed, opened)
     return 0
 
 
@@ -105,7 +104,8 @@ def recipe_help(recipe: Recipe, everything: bool = False) -> str:
 def train(recipe: Recipe, config: Any, opened: Run) -> None:
     """Run a recipe's loop in its folder, write the report however it ends, and say what to type next."""
     try:
-        recipe.loop.run(config, opened)
+        with opened:
+            recipe.loop.run(config, opened)
     finally:
         if rank() == 0:
             _report_quietly(opened.path)
@@ -209,8 +209,7 @@ def resume(words: list[str]) -> int:
     if "--trust" not in flags:
         _check_files(asked)
     config = from_json(type(recipe.paper.default()), asked["options"])
-    with Run.open(path) if rank() == 0 else Run.follow(path, asked) as opened:
-        train(recipe, config, opened)
+    train(recipe, config, Run.open(path) if rank() == 0 else Run.follow(path, asked))
     return 0
 
 

@@ -75,7 +75,8 @@ class ChatTemplate:
         **variables: Any,
     ) -> list[str]:
         """One prompt per conversation. Raises ModelError when the template refuses or misbehaves."""
-        variables = {"add_generation_prompt": add_generation_prompt, **self.tokens, **variables}
+        defaults = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
+        variables = {**defaults, **self.tokens, **variables}
         texts: list[str] = []
         for start in range(0, len(conversations), BATCH):
             texts += self._batch([list(c) for c in conversations[start : start + BATCH]], variables, start)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,6 +20,14 @@ from jinja2.utils import Namespace
 
 class TooLong(Exception):
     """The rendered text passes its limit."""
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which writes nothing for a forbidden attribute, made to refuse the template instead."""
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Refuse the attribute."""
+        raise SecurityError(f"a template cannot read {attribute!r} of a {type(obj).__name__}")
 
 
 class Generation(Extension):
@@ -81,11 +89,9 @@ def _to_json(
     )
 
 
-def environment(now: datetime) -> ImmutableSandboxedEnvironment:
+def environment(now: datetime) -> Sandbox:
     """The sandbox in which a template is compiled; `now` is what `strftime_now` formats."""
-    sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     sandbox.filters["tojson"] = _to_json
     sandbox.globals["raise_exception"] = _refuse
     sandbox.globals["strftime_now"] = now.strftime

@@ -140,17 +140,23 @@ def _split_with_file(examples: list[Example], test: list[Example], held_out: flo
 
 def _split(examples: list[Example], held_out: float) -> Parts:
     """Train, validation, held-out; a file too small for its shares still holds a prompt out, if it can."""
-    prompts = sorted({example.prompt for example in examples}, key=share)
-    test_end = held_out * (1.0 - VALIDATION_SHARE)
-    test = {p for p in prompts if share(p) < test_end}
-    validation = {p for p in prompts if test_end <= share(p) < held_out}
-    if held_out > 0 and not test and len(prompts) > 1:
-        test = {next(p for p in prompts if p not in validation)}
-    if held_out > 0 and not validation and len(prompts) > len(test) + 1:
-        validation = {next(p for p in prompts if p not in test)}
+    train: list[str] = []
+    validation: list[str] = []
+    test: list[str] = []
+    for prompt in sorted({example.prompt for example in examples}, key=share):
+        place = share(prompt)
+        side = (
+            test if place < held_out * (1 - VALIDATION_SHARE) else validation if place < held_out else train
+        )
+        side.append(prompt)
+    for side, other in ((test, validation), (validation, test)):
+        pool = train if len(train) > 1 else other
+        if held_out > 0 and not side and len(pool) > 1:
+            side.append(pool.pop(0))
     parts: Parts = ([], [], [])
+    sides = {**dict.fromkeys(train, 0), **dict.fromkeys(validation, 1), **dict.fromkeys(test, 2)}
     for example in examples:
-        parts[1 if example.prompt in validation else 2 if example.prompt in test else 0].append(example)
+        parts[sides[example.prompt]].append(example)
     return parts
 
 

@@ -113,7 +113,7 @@ class Worker:
         Raises WorkerFailure.
         """
         seconds = self.limits.seconds
-        request: dict[str, Any] = {"arguments": arguments, "alarm": max(seconds - 0.5, seconds * 0.8)}
+        request: dict[str, Any] = {"arguments": arguments, "alarm": max(seconds - 1.0, seconds * 0.6)}
         if state is not None:
             request["state"] = state
             if "completion_ids" in arguments:

@@ -39,7 +39,7 @@ def draw(logp_BV: Float[Tensor, "B V"], uniform_B: Int[Tensor, " B"]) -> Int[Ten
 def _search(edge_BN: Tensor, uniform_B: Tensor) -> Tensor:
     # The sum is 2^52 give or take N/2: a point beyond it belongs to the last token that has any weight.
     point_B1 = torch.minimum(uniform_B[:, None], edge_BN[:, -1:] - 1)
-    return torch.searchsorted(edge_BN, point_B1, right=True).squeeze(-1)
+    return torch.searchsorted(edge_BN, point_B1, right=True).squeeze(-1).clamp_(max=edge_BN.shape[1] - 1)
 
 
 def _two_levels(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lineal.models.attention import Attention, attend_one
+from lineal.models.attention import Attention, attend_one, flat_mask
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import GeluMLP, LayerNorm, RMSNorm, SwiGLU, rotate
@@ -59,19 +59,20 @@ class FlatPass:
         self, token_N: Int[Tensor, " N"], cache: KeyValueCache, step: Step
     ) -> Float[Tensor, "N D"]:
         """Read the tokens, store their keys and values in the cache, and give the hidden states."""
-        decoder, rows = self.decoder, len(token_N)
+        decoder = self.decoder
         x_ND = F.embedding(token_N, decoder.embedding.weight)
         rotation, mask = None, step.mask
         if decoder.rotary is not None:
-            where = step.position_BT
-            rotary = decoder.rotary
-            rotation = rotary.at(where[:, 0]) if where is not None else rotary.between(step.span - 1, step.span)
+            if step.position_BT is None:
+                rotation = decoder.rotary.between(step.span - 1, step.span)
+            else:
+                cos_N11D, sin_N11D = decoder.rotary.at(step.position_BT)
+                rotation = cos_N11D[:, 0], sin_N11D[:, 0]
         elif decoder.position is not None:
             where = step.position_BT[:, 0] if step.position_BT is not None else slice(step.span - 1, step.span)
             x_ND = x_ND + decoder.position.weight[where]
         if mask is not None:
-            kv_heads = decoder.config.kv_heads
-            mask = mask.expand(rows, kv_heads, 1, step.span).reshape(-1, 1, step.span)
+            mask = flat_mask(mask, decoder.config.kv_heads)
         for index, layer in enumerate(self._layers):
             x_ND = layer(x_ND, index, rotation, mask, cache, step)
         return self._last(x_ND)

@@ -110,7 +110,7 @@ class Attention(nn.Module):
 
 
 def attend_one(query_BHD: Tensor, key_BKSD: Tensor, value_BKSD: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention of one query per row and head, [B, H * Dh]; `mask` is added to the scores and broadcasts to [B, 1, 1, S].
+    """Attention of one query per row and head, [B, H * Dh]; `mask` [B, 1, 1, S] (or its `flat_mask`) joins the scores.
 
     The queries that share a key-value head stand in the place of time, so no head is repeated. On a CPU two
     batched products beat the fused kernel by 1.5 to 5 times for a single query.
@@ -120,7 +120,15 @@ def attend_one(query_BHD: Tensor, key_BKSD: Tensor, value_BKSD: Tensor, mask: Te
     if query_BHD.is_cuda:
         return F.scaled_dot_product_attention(query, key_BKSD, value_BKSD, attn_mask=mask).reshape(rows, -1)
     query, key, value = query.flatten(0, 1), key_BKSD.flatten(0, 1), value_BKSD.flatten(0, 1)
-    added = query.new_zeros(1) if mask is None else mask.expand(rows, kv_heads, 1, span).reshape(-1, 1, span)
-    beta = 0 if mask is None else 1
-    score = torch.baddbmm(added, query, key.transpose(1, 2), beta=beta, alpha=head_width**-0.5)
+    if mask is None:
+        score = torch.baddbmm(query.new_zeros(1), query, key.transpose(1, 2), beta=0, alpha=head_width**-0.5)
+    else:
+        mask = mask if mask.ndim == 3 else flat_mask(mask, kv_heads)
+        score = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=head_width**-0.5)
     return torch.bmm(score.softmax(-1), value).view(rows, -1)
+
+
+def flat_mask(mask_B11S: Tensor, kv_heads: int) -> Tensor:
+    """A mask as `attend_one` uses it, [B * Hkv, 1, S]: worth making once where many layers share it."""
+    rows, span = len(mask_B11S), mask_B11S.shape[-1]
+    return mask_B11S.expand(rows, kv_heads, 1, span).reshape(-1, 1, span)

@@ -42,6 +42,7 @@ class Step:
 
 class KeyValueCache:
     """Keys and values of `slots` rows of at most `length` tokens: one tensor [L, 2, slots, Hkv, S, Dh].
+
     Slots and heads lie next to each other, so that one batched product serves them all without a copy.
 
     Slot i holds `lengths[i]` tokens. `lengths` lives on the host, so that planning a step never waits for a device.
@@ -99,32 +100,31 @@ class KeyValueCache:
         longest = max(starts)
         span = longest + width
         if span > self.length:
-            raise UsageError(f"a row of {longest} tokens cannot take {width} more: the cache holds {self.length}.")
+            raise UsageError(
+                f"a row of {longest} tokens cannot take {width} more: the cache holds {self.length}."
+            )
         for number, start in zip(numbers, starts, strict=True):
             self.lengths[number] = start
-        device = self.store.device
-        uniform = min(starts) == longest
-        if uniform and isinstance(numbers, range) and numbers.step == 1:
-            slots = slice(numbers.start, numbers.stop)
+        uniform, dense = min(starts) == longest, isinstance(numbers, range) and numbers.step == 1
+        read_from = write_to = None
+        slots: slice | Tensor = slice(numbers[0], numbers[0] + count)
+        if dense:
+            read_from = self.store[:, :, slots, :, :span].unbind(0)
+        if dense and uniform:
             write_to = self.store[:, :, slots, :, longest:span].unbind(0)
         else:
-            slots, write_to = torch.tensor(numbers, device=device)[:, None], None
-        read_from = None
-        if isinstance(numbers, range) and numbers.step == 1:
-            read_from = self.store[:, :, numbers.start : numbers.stop, :, :span].unbind(0)
-        position_BT = None
-        if write_to is None:
-            position_BT = torch.tensor(starts, device=device)[:, None]
-            if width > 1:
-                position_BT = position_BT + torch.arange(width, device=device)
+            slots = torch.tensor(numbers, device=self.store.device)[:, None]
+        position_BT = None if write_to is not None else self._positions(starts, width)
         mask = None
         if not uniform or (width > 1 and longest > 0):
-            seen_BT = position_BT
-            if seen_BT is None:
-                seen_BT = torch.arange(longest, span, device=device).expand(count, width)
+            seen_BT = self._positions(starts, width) if position_BT is None else position_BT
             mask = visible(seen_BT, span, self.store.dtype)
         start = longest if uniform else None
         return Step(position_BT, start, slots, span, mask, longest == 0, write_to, read_from)
+
+    def _positions(self, starts: Sequence[int], width: int) -> Tensor:
+        start_B1 = torch.tensor(starts, device=self.store.device)[:, None]
+        return start_B1 if width == 1 else start_B1 + torch.arange(width, device=self.store.device)
 
     def plan_static(self, position_B1: Tensor) -> Step:
         """A one-token step for the first B slots with fixed shapes, for CUDA graphs: positions stay on the device.
@@ -164,7 +164,9 @@ class KeyValueCache:
         """Shorten rows to their true lengths (after a right-padded prefill); longer than now is refused."""
         for row, length in zip(rows, lengths, strict=True):
             if length > self.lengths[row]:
-                raise UsageError(f"slot {row} holds {self.lengths[row]} tokens; it cannot be cut to {length}.")
+                raise UsageError(
+                    f"slot {row} holds {self.lengths[row]} tokens; it cannot be cut to {length}."
+                )
             self.lengths[row] = length
 
     def copy(self, source: int, targets: Sequence[int]) -> None:

@@ -65,7 +65,9 @@ class DecoderConfig:
         if self.layout in ("gpt2", "openai-gpt") and self.kv_heads != self.heads:
             raise UsageError(f"layout {self.layout} has no grouped heads: leave kv_heads at {self.heads}.")
         if self.layout == "openai-gpt" and self.inner != 4 * self.width:
-            raise UsageError(f"layout openai-gpt has inner = 4 x width = {4 * self.width}; {self.inner} was given.")
+            raise UsageError(
+                f"layout openai-gpt has inner = 4 x width = {4 * self.width}; {self.inner} was given."
+            )
 
 
 def llama_config(
@@ -230,7 +232,9 @@ class Decoder(nn.Module):
         if cache is None:
             return self._read(token_BT, self._view(token_BT, position_BT, segment_BT), position_BT)
         if segment_BT is not None:
-            raise UsageError("packed documents (segment_BT) cannot be read through a cache: give one row each.")
+            raise UsageError(
+                "packed documents (segment_BT) cannot be read through a cache: give one row each."
+            )
         count, width = token_BT.shape
         starts = None if position_BT is None else position_BT[:, 0].tolist()
         step = cache.plan(rows, count, width, starts)

@@ -68,7 +68,7 @@ class Rotary(nn.Module):
             cos, sin = angle.cos(), angle.sin()
             return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
-    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202
+    def _apply(self, fn, recurse=True):
         # A trip through bfloat16 (or an empty allocation) must not leave rounded tables behind.
         module = super()._apply(fn, recurse)
         if not self.cos_SD.is_meta:

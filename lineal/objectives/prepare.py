@@ -61,8 +61,8 @@ def prepare(algorithm: Algorithm, rollout: Rollout, state: AlgorithmState) -> Ba
         reference_logp_BT=rollout.reference_logp_BT,
     )
     if algorithm.advantage.critic_part is not None and rollout.value_BT is not None:
-        target_BT = torch.where(rollout.mask_BT, raw_BT + rollout.value_BT, torch.zeros_like(raw_BT))
-        batch = replace(batch, return_BT=target_BT, value_BT=rollout.value_BT)
+        value_BT = torch.where(rollout.mask_BT, rollout.value_BT, torch.zeros_like(raw_BT))
+        batch = replace(batch, return_BT=raw_BT + value_BT, value_BT=value_BT)
     return weigh(algorithm, batch)
 
 

@@ -83,7 +83,7 @@ class PerPromptToken(Reduction):
         """1 / (P Σ_i |y_i|), the sum over the completion's own prompt."""
         index_B, groups = renumber(group_B)
         tokens_P = Members.of(index_B, groups).sum(mask_BT.sum(1).to(dtype))
-        prompts = (tokens_P > 0).sum()
+        prompts = (tokens_P > 0).sum().clamp(min=1)
         return mask_BT * (1 / (prompts * tokens_P.clamp(min=1)))[index_B][:, None]
 
     def formula(self, whole_sequence: bool = False) -> str:
@@ -98,7 +98,7 @@ class PerBudget(Reduction):
     `tokens` is L; None stands for max_new_tokens, which `complete` fills in; 1 gives the paper's formula.
     """
 
-    tokens: float | None = None
+    tokens: int | float | None = None
 
     def __post_init__(self) -> None:
         if self.tokens is not None and not self.tokens > 0:

@@ -13,6 +13,9 @@ from torch import nn
 
 from lineal.errors import UsageError
 
+FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of device for which torch has a fused AdamW."""
+
 
 def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups: weight decay on matrices (two axes or more, embeddings too), none on gains and biases.
@@ -50,13 +53,11 @@ def adamw(
             f"none of the {len(parameters)} parameters given takes a gradient, so nothing would "
             "move: leave some unfrozen."
         )
-    options: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps}
-    if fused is not None:
-        return torch.optim.AdamW(groups, **options, fused=fused)
-    try:
-        return torch.optim.AdamW(groups, **options, fused=True)
-    except RuntimeError:
-        return torch.optim.AdamW(decay_groups(parameters, weight_decay), **options)
+    if fused is None:
+        # torch itself finds out at the first step only, and then it raises.
+        moving = [parameter for group in groups for _, parameter in group["params"]]
+        fused = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in moving)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=fused)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:

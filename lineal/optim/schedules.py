@@ -171,9 +171,9 @@ def _rise(step: int, warmup: int) -> float:
 
 
 def _progress(step: int, start: int, end: int) -> float:
-    if step <= start:
-        return 0.0
-    return min(1.0, (step - start) / (end - start)) if end > start else 1.0
+    if step >= end:
+        return 1.0
+    return 0.0 if step <= start else (step - start) / (end - start)
 
 
 def _check(total: int | None, warmup: int) -> None:

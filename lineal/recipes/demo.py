@@ -17,7 +17,7 @@ class DemoOptions:
 
     demo_algorithm: str = "grpo"
     """The algorithm of the second part."""
-    sft_accuracy: float = 0.5
+    sft_accuracy: float = 0.42
     """The first part stops at this sampled accuracy on validation prompts."""
     sft_seconds: float = 80.0
     """The first part stops after this many seconds in any case."""

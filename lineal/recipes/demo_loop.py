@@ -19,7 +19,7 @@ from lineal.train.run import Run
 def sft_config(config: DemoConfig, out: Path) -> LanguageConfig:
     """The first part: imitation of gold answers, stopped early on purpose."""
     return with_options(
-        sft.default(), out=str(out), seed=config.run.seed, steps=100_000, save_every=500, eval_every=50,
+        sft.default(), out=str(out), seed=config.run.seed, steps=100_000, save_every=500, eval_every=20,
         stop_accuracy=config.demo.sft_accuracy, time_limit=config.demo.sft_seconds, batch_size=64, learning_rate=2e-3,
         warmup=50, quiet=config.run.quiet,
     )  # fmt: skip

@@ -25,8 +25,7 @@ from lineal.recipes.config import LanguageConfig
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import Blocks, pack, random_blocks, sequential_blocks, split_stream
 from lineal.train.build import build_model, model_folder
-from lineal.train.collect import to_rollout
-from lineal.train.collect import Gathered
+from lineal.train.collect import Gathered, to_rollout
 from lineal.train.console import note
 from lineal.train.data import read_documents
 from lineal.train.evaluate import Evaluation, evaluate
@@ -34,10 +33,9 @@ from lineal.train.guard import Guard
 from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.score import Sheet, Want, score
+from lineal.train.score import Scoring, Sheet, Want, score
 from lineal.train.session import autocast_dtype, finish, model_card, place, restore, save, scheduled
 from lineal.train.tasks import build_scorer, build_task
-from lineal.train.update import Scoring
 from lineal.types import Completion
 
 EVAL_TOKENS = 1 << 17

@@ -36,8 +36,8 @@ from lineal.optim.groups import adamw, select_parameters
 from lineal.optim.schedules import make_schedule
 from lineal.recipes.config import PolicyGradientConfig
 from lineal.tokenizers import Tokenizer
-from lineal.train.build import build_model, model_folder
 from lineal.train.buffer import load_experience, save_experience
+from lineal.train.build import build_model, model_folder
 from lineal.train.collect import Experience, Source, collect
 from lineal.train.console import note
 from lineal.train.evaluate import Evaluation, evaluate
@@ -46,10 +46,10 @@ from lineal.train.metrics import to_host
 from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.score import Sheet, score_all
+from lineal.train.score import Scoring, Sheet, score_all
 from lineal.train.session import autocast_dtype, finish, model_card, place, restore, save, scheduled
 from lineal.train.tasks import build_scorer, build_task
-from lineal.train.update import Scoring, Sums, adam_update, critic_update, frozen_copy, natural_update
+from lineal.train.update import Sums, adam_update, critic_update, frozen_copy, natural_update, silent
 from lineal.types import Rollout
 
 SHOWN = ("reward", "eval/accuracy", "entropy", "kl", "completions/mean_length")
@@ -224,7 +224,9 @@ def _build(config: PolicyGradientConfig, run: Run) -> Parts:
         task.train, Order(len(task.train), config.run.seed), tokenizer, scorer, algorithm.group, sampling,
         config.run.seed, config.data.shuffle_rewards,
     )  # fmt: skip
-    scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast_dtype(device), reference)
+    # A natural step's line search compares numbers that bfloat16 could not tell apart.
+    autocast = autocast_dtype(device) if isinstance(algorithm.step, Adam) else None
+    scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast, reference)
     note(str(algorithm))
     return Parts(
         algorithm, task, scorer, tokenizer, policy, reference, _optimisers(algorithm, policy), source, scoring, sampling
@@ -256,7 +258,7 @@ def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: 
     """One update from one rollout; moves the algorithm's state on, and returns the metrics."""
     algorithm, wanted, scoring = parts.algorithm, needs(parts.algorithm), parts.scoring
     sheet = Sheet.of(rollout)
-    rollout = _scored(parts, sheet)
+    rollout = _scored(parts, sheet, now.state)
     batch = prepare(algorithm, rollout, now.state)
     extra: dict[str, float] = {}
 
@@ -288,18 +290,19 @@ def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: 
     return metrics
 
 
-def _scored(parts: Parts, sheet: Sheet) -> Rollout:
+def _scored(parts: Parts, sheet: Sheet, state: AlgorithmState) -> Rollout:
     """The rollout with what the algorithm needs of the policy, the critic and the reference before any step."""
     wanted, rollout, scoring = needs(parts.algorithm), sheet.rollout, parts.scoring
     if wanted.old_logp or wanted.critic is not None:
-        scores = score_all(parts.policy, sheet, scoring.token_budget, scoring.temperature, entropy="none")
+        heard_N = None
+        if silent(parts.algorithm):
+            heard_N = (parts.algorithm.advantage(rollout, state) != 0).any(1).nonzero()[:, 0]
+        scores = score_all(parts.policy, sheet, scoring, entropy="none", row_N=heard_N)
         rollout = replace(rollout, value_BT=scores.value_BT)
         if wanted.old_logp:
             rollout = replace(rollout, old_logp_BT=scores.logp_BT)
     if parts.reference is not None and wanted.reference:
-        scores = score_all(
-            ActorCritic(parts.reference), sheet, scoring.token_budget, scoring.temperature, entropy="none"
-        )
+        scores = score_all(ActorCritic(parts.reference), sheet, scoring, entropy="none")
         rollout = replace(rollout, reference_logp_BT=scores.logp_BT)
     return rollout
 

@@ -41,7 +41,7 @@ class Guard:
         """Say which step follows, and how to get the tensors of its batch if it must be saved."""
         self._step, self._batch = step, batch
 
-    def finite(self, grad_norm: Tensor | float, **others: Tensor | float) -> bool:
+    def finite(self, grad_norm: Tensor | float | int, **others: Tensor | float | int) -> bool:
         """True when all numbers are finite; otherwise the optimiser step must be skipped.
 
         grad_norm: of all gradients together, finite only if each of them is. others: the loss and whatever

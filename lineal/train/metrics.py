@@ -28,10 +28,10 @@ class Means:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor | float] = {}
-        self._counts: dict[str, Tensor | float] = {}
+        self._sums: dict[str, Tensor | float | int] = {}
+        self._counts: dict[str, Tensor | float | int] = {}
 
-    def add(self, name: str, value: Tensor | float, count: Tensor | float = 1.0) -> None:
+    def add(self, name: str, value: Tensor | float | int, count: Tensor | float | int = 1.0) -> None:
         """Add a sum and the number of things it sums; both may be tensors or numbers."""
         for store, amount in ((self._sums, value), (self._counts, count)):
             # Sums of many float32 numbers are taken in float64.
@@ -48,7 +48,7 @@ def _divide(value: float, count: float) -> float:
     return value / count if count else math.nan
 
 
-def to_host(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+def to_host(values: Mapping[str, Tensor | float | int]) -> dict[str, float]:
     """All numbers as Python floats, with one transfer per device instead of one per number."""
     result: dict[str, float] = {}
     waiting: dict[torch.device, list[tuple[str, Tensor]]] = {}
@@ -113,7 +113,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def sparkline(values: Sequence[float], width: int = 24) -> str:
+def sparkline(values: Sequence[float | int], width: int = 24) -> str:
     """The last values as a row of bars scaled from their least to their greatest; more than `width` are
     averaged.
 
@@ -128,7 +128,7 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     span = high / 2 - low / 2
     top = len(BARS) - 1
 
-    def bar(value: float) -> str:
+    def bar(value: float | int) -> str:
         if not math.isfinite(value):
             return "×"
         return BARS[0] if span == 0 else BARS[min(top, max(0, round((value / 2 - low / 2) / span * top)))]
@@ -136,5 +136,5 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     return "".join(bar(v) for v in values)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float | int]) -> float:
     return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan

@@ -8,6 +8,7 @@ looks, so scores do not depend on it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +89,23 @@ class Sheet:
         return MicroBatch(
             row_N, self.token_BS[row_N, :size], width, index_BT[mask_BT], slot_N, action_BT[mask_BT]
         )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a policy is scored: temperature, tokens at once, the precision of the forward pass, and the reference.
+
+    autocast: a dtype for autocast, or None.
+    """
+
+    temperature: float = 1.0
+    token_budget: int = 16384
+    autocast: torch.dtype | None = None
+    reference: Decoder | None = None
+
+    def precision(self, device: torch.device) -> AbstractContextManager:
+        """The autocast context that a forward pass runs under."""
+        return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
 
 
 @dataclass(frozen=True)
@@ -189,14 +207,24 @@ def _log_distribution(decoder: Decoder, hidden_ND: Tensor, temperature: float) -
 
 
 def score_all(
-    policy: ActorCritic, sheet: Sheet, token_budget: int, temperature: float, *, entropy: str = "value"
+    policy: ActorCritic,
+    sheet: Sheet,
+    scoring: Scoring,
+    *,
+    entropy: str = "value",
+    row_N: Tensor | None = None,
 ) -> Scores:
-    """Score a whole rollout without gradients: the pass that fixes `old_logp`, reference log-probabilities, values."""
+    """Score a whole rollout without gradients: the pass that fixes `old_logp`, reference log-probabilities, values.
+
+    row_N: score only these rows; the others keep 0.
+    """
     shape, device = sheet.rollout.action_BT.shape, sheet.rollout.action_BT.device
     kept: dict[str, Tensor] = {}
     with torch.no_grad():
-        for micro in sheet.micro_batches(torch.arange(shape[0], device=device), token_budget):
-            scores = score(policy, micro, temperature, Want(entropy=entropy))
+        everything = torch.arange(shape[0], device=device) if row_N is None else row_N
+        for micro in sheet.micro_batches(everything, scoring.token_budget):
+            with scoring.precision(device):
+                scores = score(policy, micro, scoring.temperature, Want(entropy=entropy))
             for name in ("logp_BT", "entropy_BT", "value_BT"):
                 part = getattr(scores, name)
                 if part is not None:

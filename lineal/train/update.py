@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,28 +33,11 @@ from lineal.optim.natural import (
     natural_gradient_step,
     trust_region_step,
 )
-from lineal.train.score import MicroBatch, Sheet, Want, score
+from lineal.train.score import MicroBatch, Scoring, Sheet, Want, score
 
 Sums = dict[str, Tensor]
 Accept = Callable[[float, Batch], bool]
 """(gradient norm, batch) -> whether the optimiser may step; a `Guard` behind it saves what it refuses."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a policy is scored: temperature, tokens at once, the precision of the forward pass, and the reference.
-
-    autocast: a dtype for autocast, or None.
-    """
-
-    temperature: float = 1.0
-    token_budget: int = 16384
-    autocast: torch.dtype | None = None
-    reference: Decoder | None = None
-
-    def precision(self, device: torch.device) -> AbstractContextManager:
-        """The autocast context that a forward pass runs under."""
-        return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
 
 
 def add_sums(total: Sums, part: Sums) -> None:
@@ -73,12 +55,20 @@ def frozen_copy(decoder: Decoder) -> Decoder:
     return twin
 
 
-def micro_batches(sheet: Sheet, batch: Batch, token_budget: int) -> Iterator[tuple[MicroBatch, Batch]]:
+def micro_batches(
+    sheet: Sheet, batch: Batch, token_budget: int, row_B: Tensor | None = None
+) -> Iterator[tuple[MicroBatch, Batch]]:
     """The rows of an optimiser batch as micro-batches, each beside its part of the batch."""
+    chosen_B = batch.row_B if row_B is None else row_B
     local_B = torch.full((sheet.token_BS.shape[0],), -1, dtype=torch.long, device=batch.row_B.device)
     local_B[batch.row_B] = torch.arange(len(batch.row_B), device=batch.row_B.device)
-    for micro in sheet.micro_batches(batch.row_B, token_budget):
+    for micro in sheet.micro_batches(chosen_B, token_budget):
         yield micro, batch.rows(local_B[micro.row_N], micro.width)
+
+
+def silent(algorithm: Algorithm) -> bool:
+    """Whether a row whose advantages are all 0 adds exactly nothing to the gradient, so that it need not be scored."""
+    return not algorithm.penalty and needs(algorithm).critic is None
 
 
 def accumulate(
@@ -90,7 +80,11 @@ def accumulate(
     scoring: Scoring,
     old: Decoder | None = None,
 ) -> Sums:
-    """Add to `.grad` the gradient of minus the objective (and of the critic's loss) over one optimiser batch."""
+    """Add to `.grad` the gradient of minus the objective (and of the critic's loss) over one optimiser batch.
+
+    Rows without any advantage (a group whose rewards are all equal) are left out where they add nothing; the metrics
+    are then of the other rows.
+    """
     totals: Sums = {}
     wanted, critic = needs(algorithm), needs(algorithm).critic
     joined = critic is not None and isinstance(algorithm.step, Adam)
@@ -100,7 +94,8 @@ def accumulate(
         reference=scoring.reference if wanted.reference_kl else None,
         detach_critic=not joined,
     )
-    for micro, part in micro_batches(sheet, batch, scoring.token_budget):
+    heard_B = batch.row_B[(batch.advantage_BT != 0).any(1)] if silent(algorithm) else None
+    for micro, part in micro_batches(sheet, batch, scoring.token_budget, heard_B):
         with scoring.precision(batch.row_B.device):
             scores = score(policy, micro, scoring.temperature, want)
         value, sums = objective(algorithm, scores, part, state)

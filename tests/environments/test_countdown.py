@@ -158,7 +158,7 @@ def test_columns_that_are_no_numbers_are_named(nums: object, target: object) -> 
 
 def test_every_solution_of_a_public_set_is_right_and_other_answers_are_not(data: Path) -> None:
     with gzip.open(data / "countdown" / "countdown_3to4_4000.jsonl.gz", "rt") as lines:
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines][::8]
     check = Countdown()
     nums, target = [row["nums"] for row in rows], [row["target"] for row in rows]
     assert check([row["solution"] for row in rows], nums, target) == [1.0] * len(rows)

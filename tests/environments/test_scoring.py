@@ -172,8 +172,8 @@ WHOLE = {
     "long": "returned 5 rewards for 4 completions",
     "needs": "needs the argument 'nowhere', and there are only prompts, completions, completion_ids, answer",
     "positional": "needs the argument 'completions'",
-    "hangs": r"was still running after 0.3 s, at line \d+ of user.py. Make it faster",
-    "backtracks": r"was still running after 0.3 s, at line \d+ of user.py",
+    "hangs": r"was still running after 0.6 s, at line \d+ of user.py. Make it faster",
+    "backtracks": r"was still running after 0.6 s, at line \d+ of user.py",
     "leaves": r"ended its process with exit code 3. It last printed 'bye'",
     "together": r"raised RuntimeError at line \d+: only alone",
 }
@@ -181,7 +181,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("function", WHOLE)
 def test_a_call_that_gives_no_rewards(run, function: str) -> None:
-    limits = Limits(seconds=0.3 if function in ("hangs", "backtracks") else 30.0)
+    limits = Limits(seconds=0.6 if function in ("hangs", "backtracks") else 30.0)
     with pytest.raises(RewardError, match=rf"^reward {function} \(.*user.py:{function}\) {WHOLE[function]}"):
         run(function, limits=limits)
 

@@ -215,7 +215,7 @@ def test_both_products_agree_on_attention_under_the_default_kernel(policy: Polic
 @pytest.mark.parametrize("layout", sorted(PRESETS))
 def test_both_products_agree_on_every_decoder_layout(layout: str):
     grouped = {} if layout in ("gpt2", "openai-gpt") else {"kv_heads": 1}
-    config = PRESETS[layout](vocab_size=5, width=8, layers=2, heads=2, inner=12, context=8, **grouped)
+    config = PRESETS[layout](vocab_size=5, width=8, layers=2, heads=2, inner=32, context=8, **grouped)
     decoder = Decoder(config).initialise(0).double().eval()
     with torch.no_grad():
         for parameter in decoder.parameters():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def bits(parameters: list[Tensor]) -> Tensor:
+def bits(parameters: Sequence[Tensor]) -> Tensor:
     """The bit patterns: -0.0 is not 0.0, and a nan equals itself."""
     whole = flatten(parameters).detach()
     return whole.view(torch.int64 if whole.dtype == torch.float64 else torch.int32).clone()
@@ -216,7 +216,8 @@ class Scripted:
 
     def run(self, gradient: list[float] | None = None, **options: Any) -> StepReport:
         g = torch.tensor(gradient or [4.0, 1.0], dtype=torch.float64)
-        rule = TrustRegion(max_kl=0.1, **({"damping": 0.0} | options))
+        chosen: dict[str, Any] = {"damping": 0.0} | options
+        rule = TrustRegion(max_kl=0.1, **chosen)
         return trust_region_step([self.parameter], g, self.product, self.evaluate, rule)
 
 
@@ -268,7 +269,7 @@ def test_a_refused_step_leaves_every_bit(name: str):
     assert not report.accepted
     assert why in report.reason
     assert torch.equal(bits([case.parameter]), before)
-    assert math.copysign(1, float(case.parameter[0])) == -1
+    assert math.copysign(1, float(case.parameter.detach()[0])) == -1
     assert report.backtracks == 3
     assert len(case.tried) == 1 + 4
     assert len({tuple(trial.tolist()) for trial in case.tried}) == 5
@@ -376,7 +377,7 @@ def test_the_natural_step_is_taken_without_a_search():
     )
     assert report.accepted
     assert (report.improvement, report.kl, report.backtracks) == (-1.0, 9.0, 0)
-    assert float(case.parameter[1]) > 1.5
+    assert float(case.parameter.detach()[1]) > 1.5
 
 
 @pytest.mark.parametrize("after", [(NAN, 0.1), (1.0, INF)])
@@ -474,7 +475,7 @@ def test_a_gradient_as_one_tensor_per_parameter_is_the_same():
             lambda: (float(flatten(parameters).sum()), 0.0),
             TrustRegion(),
         )
-        return flatten(parameters)
+        return flatten(parameters).detach()
 
     pieces = run(lambda vector, parameters: [vector[:4].view(2, 2), vector[4:]])
     assert torch.equal(run(lambda vector, parameters: vector), pieces)

@@ -39,7 +39,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ModelError(f"{path} cannot be written ({error}): free some space or choose another folder.") from error
+        raise ModelError(
+            f"{path} cannot be written ({error}): free some space or choose another folder."
+        ) from error
 
 
 def read_tensors(folder: str | Path) -> dict[str, Tensor]:
@@ -61,7 +63,9 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
         tensors.update(_read_shard(folder / shard))
     for name, shard in weight_map.items():
         if name not in tensors:
-            raise ModelError(f"{folder / shard} lacks the tensor {name} that {INDEX} promises: copy it again.")
+            raise ModelError(
+                f"{folder / shard} lacks the tensor {name} that {INDEX} promises: copy it again."
+            )
     return tensors
 
 
@@ -75,7 +79,9 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise ModelError(f"{path} cannot be written ({error}): free some space or choose another folder.") from error
+        raise ModelError(
+            f"{path} cannot be written ({error}): free some space or choose another folder."
+        ) from error
 
 
 def _read_shard(path: Path) -> dict[str, Tensor]:

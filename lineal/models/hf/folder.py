@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,6 @@ from lineal.models.decoder import Decoder, DecoderConfig
 from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
 from lineal.models.hf.layouts import LAYOUTS, layout_of
 from lineal.models.hf.maps import to_ours, to_theirs
-
-if TYPE_CHECKING:
-    from lineal.tokenizers import Tokenizer
 
 
 def load_config(folder: str | Path) -> DecoderConfig:
@@ -55,14 +51,17 @@ def load_model(
 def save_model(
     decoder: Decoder,
     folder: str | Path,
-    tokenizer: Tokenizer | None = None,
     *,
+    bos_id: int | None = None,
+    eos_id: int | Sequence[int] | None = None,
+    pad_id: int | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a folder that `load_model` and transformers read: config.json, model.safetensors, generation_config.json.
 
-    tokenizer: saved beside it; its special ids go into both configurations.
+    bos_id, eos_id, pad_id: the tokenizer's special ids, for both configurations (save the tokenizer beside it).
     tensors: whole parameters by name, where the decoder itself holds only a share of them.
+    Raises ModelError when the folder cannot be written; each file is written whole or not at all.
     """
     folder, config = Path(folder), decoder.config
     try:
@@ -70,21 +69,20 @@ def save_model(
     except OSError as error:
         raise ModelError(f"{folder} cannot be made ({error}): choose another folder.") from error
     layout = LAYOUTS[config.layout]
-    own = dict(decoder.named_parameters()) if tensors is None else tensors
-    theirs = to_theirs(layout.table, config, own)
-    ids = _special_ids(tokenizer)
+    theirs = to_theirs(layout.table, config, dict(decoder.named_parameters()) if tensors is None else tensors)
     write_tensors(folder, theirs)
     dtype = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
-    content = {**layout.write(config), **ids, "model_type": config.layout, "dtype": dtype}
-    # The key that transformers before 5 reads.
-    content |= {"architectures": [layout.architecture], "torch_dtype": dtype}
-    write_json(folder / "config.json", content)
-    write_json(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
-    if tokenizer is not None:
-        tokenizer.save(folder)
-
-
-def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    end = list(eos_id) if isinstance(eos_id, Sequence) else eos_id
     # Written even when absent: the defaults of some architectures (1 and 2, or 50256) name other tokens.
-    names = ("bos_id", "eos_id", "pad_id")
-    return {name.replace("_id", "_token_id"): getattr(tokenizer, name, None) for name in names}
+    ids = {"bos_token_id": bos_id, "eos_token_id": end, "pad_token_id": pad_id}
+    content = {
+        **layout.write(config),
+        **ids,
+        "architectures": [layout.architecture],
+        "model_type": config.layout,
+    }
+    # transformers 5 reads the first name, those before it the second.
+    write_json(folder / "config.json", {**content, "dtype": dtype, "torch_dtype": dtype})
+    write_json(
+        folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None}
+    )

@@ -27,7 +27,9 @@ def layout_of(config: dict[str, Any], where: str) -> tuple[str, Layout]:
     kind = config.get("model_type")
     if kind not in LAYOUTS:
         named = kind or config.get("architectures") or "no model_type"
-        raise ModelError(f"{where}: architecture {named} is not supported; supported are {', '.join(LAYOUTS)}.")
+        raise ModelError(
+            f"{where}: architecture {named} is not supported; supported are {', '.join(LAYOUTS)}."
+        )
     if config.get("quantization_config"):
         raise ModelError(f"{where}: quantised weights are not supported; use the model's unquantised folder.")
     return str(kind), LAYOUTS[str(kind)]
@@ -155,7 +157,9 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) not in (None, 1.0):
-        raise ModelError("config.json rotates only a part of each head (partial_rotary_factor): not supported.")
+        raise ModelError(
+            "config.json rotates only a part of each head (partial_rotary_factor): not supported."
+        )
     if kind == "default":
         return theta, None
     if kind == "linear":
@@ -171,7 +175,11 @@ def _write_rope(config: DecoderConfig) -> dict[str, Any]:
     scaling = config.rope_scaling
     if scaling is None:
         return {"rope_type": "default", "rope_theta": config.rope_theta}
-    rope: dict[str, Any] = {"rope_type": scaling.kind, "rope_theta": config.rope_theta, "factor": scaling.factor}
+    rope: dict[str, Any] = {
+        "rope_type": scaling.kind,
+        "rope_theta": config.rope_theta,
+        "factor": scaling.factor,
+    }
     if scaling.kind == "llama3":
         rope["low_freq_factor"] = scaling.low_freq_factor
         rope["high_freq_factor"] = scaling.high_freq_factor

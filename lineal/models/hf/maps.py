@@ -113,7 +113,9 @@ def rows_of(table: Table, config: DecoderConfig) -> Iterator[tuple[Row, tuple[in
                 yield Row(ours, theirs, row.transposed), shapes[ours]
 
 
-def to_ours(table: Table, config: DecoderConfig, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def to_ours(
+    table: Table, config: DecoderConfig, tensors: Mapping[str, Tensor], where: str
+) -> dict[str, Tensor]:
     """Our parameters from a file's tensors.
 
     Raises ModelError when one is missing, has the wrong shape, or when the file holds one that the model has no

@@ -1,0 +1,89 @@
+"""Prompts waiting for their turn: each distinct one is read once, and its rows join from what was read."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lineal.models.cache import KeyValueCache
+from lineal.models.decoder import Decoder
+
+CHUNK_PROMPTS, CHUNK_TOKENS = 64, 16_384
+"""Most prompts, and most tokens (padding included), that are read in one pass."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion that was asked for: its number in the answer, its prompt, its random key, its cap."""
+
+    number: int
+    prompt: tuple[int, ...]
+    key: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Joiners:
+    """Rows about to join: what they ask for, where their prompts lie in `cache`, and their first logits."""
+
+    requests: list[Request]
+    cache: KeyValueCache
+    sources: list[int]
+    logits_NV: Tensor
+
+
+class Waiting:
+    """The queue of requests; `take` hands out the next ones, reading the next prompts when it has to.
+
+    Equal prompts share one reading. Longer prompts come first, so that a chunk holds little padding and the
+    decoding cache gets its size early; the order changes no completion.
+    """
+
+    def __init__(self, model: Decoder, requests: list[Request], most: int, dtype: torch.dtype):
+        self._model, self._dtype = model, dtype
+        groups: dict[tuple[int, ...], list[Request]] = {}
+        for request in requests:
+            groups.setdefault(request.prompt, []).append(request)
+        self._prompts = deque(sorted(groups.items(), key=lambda group: -len(group[0])))
+        self._ready: deque[tuple[int, Request]] = deque()
+        self._most = most
+        self._cache: KeyValueCache | None = None
+        self._logits_PV: Tensor | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anyone waits."""
+        return bool(self._prompts or self._ready)
+
+    def take(self, free: int) -> Joiners:
+        """At least one and at most `free` of those who wait."""
+        if not self._ready:
+            self._read()
+        assert self._cache is not None and self._logits_PV is not None
+        chosen = [self._ready.popleft() for _ in range(min(free, len(self._ready)))]
+        sources = [source for source, _ in chosen]
+        joiners = Joiners([r for _, r in chosen], self._cache, sources, self._logits_PV[sources])
+        if not self._ready:
+            self._cache = self._logits_PV = None
+        return joiners
+
+    def _read(self) -> None:
+        prompts, rows = [], 0
+        width = len(self._prompts[0][0])
+        # No more prompts than can start at once: reading further ahead would hold memory for nothing.
+        most = min(CHUNK_PROMPTS, max(1, CHUNK_TOKENS // width))
+        while self._prompts and len(prompts) < most and (not prompts or rows < self._most):
+            prompt, requests = self._prompts.popleft()
+            self._ready.extend((len(prompts), request) for request in requests)
+            prompts.append(prompt)
+            rows += len(requests)
+        model, lengths = self._model, [len(prompt) for prompt in prompts]
+        padded = [[*prompt, *[0] * (width - len(prompt))] for prompt in prompts]
+        token_PT = torch.tensor(padded, device=model.device)
+        self._cache = KeyValueCache(model.config, len(prompts), width, self._dtype, model.device)
+        hidden_PTD = model(token_PT, cache=self._cache)
+        self._cache.cut(range(len(prompts)), lengths)
+        last_P = torch.tensor(lengths, device=model.device) - 1
+        self._logits_PV = model.logits(hidden_PTD[torch.arange(len(prompts), device=model.device), last_P])
