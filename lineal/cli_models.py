@@ -227,7 +227,9 @@ def evaluate(words: list[str]) -> int:
         print(json.dumps(result))
         return 0
     for key, value in result.items():
-        print(f"{key:<10} {value:.4f}" if isinstance(value, float) else f"{key:<10} {value}")
+        if not key.endswith("_error"):
+            error = f" ± {result[f'{key}_error']:.4f}" if f"{key}_error" in result else ""
+            print(f"{key:<8} {value:.4f}{error}" if isinstance(value, float) else f"{key:<8} {value}")
     return 0
 
 
@@ -286,7 +288,7 @@ def measure(
     """Sample every prompt, score every completion, and estimate pass@k for each power of two up to the samples.
 
     pass@k = mean over prompts of 1 - C(n - c, k) / C(n, k), c of n samples being right (Chen et al. 2021, eq. 1);
-    ± is its standard error over prompts.
+    pass@k_error is its standard error over prompts.
     """
     from lineal.train.evaluate import pass_at_k, score_completions
     from lineal.train.tasks import build_scorer
@@ -301,7 +303,7 @@ def measure(
     result: dict[str, Any] = {"prompts": len(examples), "samples": n}
     for k in (2**i for i in range(n.bit_length())):
         mean, error = _mean_error([pass_at_k(c, n, k) for c in right])
-        result |= {f"pass@{k}": mean, f"± pass@{k}": error}
+        result |= {f"pass@{k}": mean, f"pass@{k}_error": error}
     result["greedy"], _ = _mean_error([float(group[0] >= 1.0) for group in sure])
     result["reward"], _ = _mean_error([math.fsum(group) / n for group in rewards])
     return result | {"length": length}

@@ -205,6 +205,10 @@ def resume(words: list[str]) -> int:
     from lineal.train.run import Run, read_record
 
     asked = read_record(path)["config"]
+    if (path / "final").is_dir():
+        print(f"{path} is finished: there is nothing to resume")
+        _say_next(path)
+        return 0
     recipe = find_recipe(asked["recipe"])
     if "--trust" not in flags:
         _check_files(asked)

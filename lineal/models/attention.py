@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lineal.models.cache import KeyValueCache, Rows, Step
 from lineal.models.layers import RMSNorm, rotate
+from lineal.models.ragged import Ragged, attend_ragged
 
 if TYPE_CHECKING:
     from lineal.models.decoder import DecoderConfig
@@ -26,12 +27,14 @@ class View:
     rotation: cos and sin of the tokens' positions, None with learned positions.
     mask: which keys each query sees, as SDPA takes it; None means causal (without a cache).
     cache, step: the memory of earlier tokens and where this pass stands in it.
+    ragged: the rows of a flat run of tokens, when it is one.
     """
 
     rotation: tuple[Tensor, Tensor] | None
     mask: Tensor | None = None
     cache: KeyValueCache | None = None
     step: Step | None = None
+    ragged: Ragged | None = None
 
 
 class Attention(nn.Module):
@@ -62,6 +65,8 @@ class Attention(nn.Module):
         turned_BTHD, value_BTHD = qkv_BTHD.split((self.turned, self.kv_heads), 2)
         turned_BTHD = self._place(turned_BTHD, view)
         query_BTHD, key_BTHD = turned_BTHD.split((self.heads, self.kv_heads), 2)
+        if view.ragged is not None:
+            return self.out(attend_ragged(query_BTHD[0], key_BTHD[0], value_BTHD[0], view.ragged)[None])
         mixed_BHTD = F.scaled_dot_product_attention(
             query_BTHD.transpose(1, 2),
             key_BTHD.transpose(1, 2),
@@ -115,7 +120,7 @@ def attend_one(query_BHD: Tensor, key_BKSD: Tensor, value_BKSD: Tensor, mask: Te
     The queries that share a key-value head stand in the place of time, so no head is repeated. On a CPU two
     batched products beat the fused kernel by 1.5 to 5 times for a single query.
     """
-    rows, kv_heads, span, head_width = key_BKSD.shape
+    rows, kv_heads, _, head_width = key_BKSD.shape
     query = query_BHD.reshape(rows, kv_heads, -1, head_width)
     if query_BHD.is_cuda:
         return F.scaled_dot_product_attention(query, key_BKSD, value_BKSD, attn_mask=mask).reshape(rows, -1)

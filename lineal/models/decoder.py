@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lineal.errors import UsageError
 from lineal.models.attention import Attention, KeyValueCache, Rows, Step, View
 from lineal.models.layers import GeluMLP, RopeScaling, Rotary, SwiGLU, build_norm
+from lineal.models.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class DecoderConfig:
     layout: str = "llama"
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "inner", "context"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1; {getattr(self, name)} was given.")
         allowed = {
             "norm": ("rms", "layer"),
             "norm_place": ("pre", "post"),
@@ -219,6 +223,7 @@ class Decoder(nn.Module):
         segment_BT: Int[Tensor, "B T"] | None = None,
         cache: KeyValueCache | None = None,
         rows: Rows = None,
+        ragged: Ragged | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Hidden states after the last norm, [B, T, D].
 
@@ -227,8 +232,12 @@ class Decoder(nn.Module):
         cache, rows: append the tokens to these slots of the cache (None: slots 0..B-1) and see what they hold.
         Positions given with a cache set the rows' lengths first (the first of each row counts; the others follow
         it). No gradient flows through a cache.
+        ragged: the tokens [1, N] are prompts and their completions one after another (see `lay_out`).
         Raises UsageError when the sequence is longer than `config.context`.
         """
+        if ragged is not None:
+            rotation = None if self.rotary is None else self.rotary.at(ragged.position_1N)
+            return self._read(token_BT, View(rotation, ragged=ragged), ragged.position_1N)
         if cache is None:
             return self._read(token_BT, self._view(token_BT, position_BT, segment_BT), position_BT)
         if segment_BT is not None:

@@ -110,7 +110,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """Normalise the last axis."""
-        return F.rms_norm(x, self.shape, self.weight, self.eps)
+        weight = self.weight if self.weight.dtype == x.dtype else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.shape, weight, self.eps)
 
 
 class LayerNorm(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +42,16 @@ class ActorCritic(nn.Module):
         """The critic's parameters by name."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("decoder.")}
 
-    def values(self, hidden_BSD: Tensor, token_BS: Tensor, detach: bool) -> Tensor | None:
-        """The critic's value of each position [B, S], from the actor's hidden states or its own decoder's."""
+    def values(self, hidden: Tensor, read: Callable[[Decoder], Tensor], detach: bool) -> Tensor | None:
+        """The critic's value of each hidden state, the actor's own or those that its own decoder reads.
+
+        read: gives the hidden states of the same tokens under another decoder. detach: a head's loss must not move
+        the actor.
+        """
         if self.value_head is None:
             return None
         if self.critic is not None:
-            hidden_BSD = self.critic(token_BS)
+            hidden = read(self.critic)
         elif detach:
-            hidden_BSD = hidden_BSD.detach()
-        return self.value_head(hidden_BSD).float()
+            hidden = hidden.detach()
+        return self.value_head(hidden).float()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lineal.errors import UsageError
 from lineal.objectives.baseline import Baseline, Learned, NoBaseline
+from lineal.objectives.formula import short
 from lineal.objectives.group import Members, renumber
 from lineal.objectives.state import AlgorithmState
 from lineal.objectives.value import Critic
@@ -105,7 +106,7 @@ class FullReturn(Advantage):
 
     def formula(self) -> str:
         """The definition, for print."""
-        reward = "rᵢ" if self.discount == 1 else f"Σₜ {self.discount:g}ᵗ rₜ"
+        reward = "rᵢ" if self.discount == 1 else f"Σₜ {short(self.discount)}ᵗ rₜ"
         return f"Aᵢ = {reward}{self.baseline.formula()}"
 
 
@@ -147,8 +148,8 @@ class RewardToGo(Advantage):
 
     def formula(self) -> str:
         """The definition, for print."""
-        factor = "" if self.discount == 1 else f"{self.discount:g}ᵏ⁻ᵗ "
-        return f"Aₜ = Σₖ₌ₜ.. {factor}rₖ{self.baseline.formula()}"
+        factor = "" if self.discount == 1 else f"{short(self.discount)}ᵏ⁻ᵗ "
+        return f"Aₜ = Σ(k ≥ t) {factor}rₖ{self.baseline.formula()}"
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class GroupNormalised(Advantage):
     def formula(self) -> str:
         """The definition, for print."""
         over = "G − 1" if self.ddof else "G"
-        return f"Aᵢ = (rᵢ − mean(r₁..r_G)) / (std(r₁..r_G) + {self.eps:g}), std over {over}"
+        return f"Aᵢ = (rᵢ − mean(r₁..r_G)) / (std(r₁..r_G) + {short(self.eps)}), std over {over}"
 
 
 @dataclass(frozen=True)
@@ -254,10 +255,10 @@ class GAE(Advantage):
     def formula(self) -> str:
         """The definition, for print."""
         decay = self.discount * self.trace_decay
-        discount = "" if self.discount == 1 else f"{self.discount:g} "
+        discount = "" if self.discount == 1 else f"{short(self.discount)} "
         white = "" if self.whiten == "off" else f", whitened over the {self.whiten}"
         scaled = ", r / running std of returns" if self.scale_reward else ""
-        return f"Aₜ = Σₖ {decay:g}ᵏ δₜ₊ₖ, δₜ = rₜ + {discount}V(sₜ₊₁) − V(sₜ){white}{scaled}"
+        return f"Aₜ = Σₖ {short(decay)}ᵏ δₜ₊ₖ, δₜ = rₜ + {discount}V(sₜ₊₁) − V(sₜ){white}{scaled}"
 
 
 def _centred(return_BT: Tensor, baseline: Baseline, rollout: Rollout, state: AlgorithmState) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lineal.errors import UsageError
+from lineal.objectives.formula import short
 from lineal.objectives.group import Members, renumber
 from lineal.objectives.state import AlgorithmState
 from lineal.objectives.value import Critic
@@ -72,7 +73,7 @@ class RunningMean(Baseline):
 
     def formula(self) -> str:
         """What follows the return, for print."""
-        return f" − running mean (decay {self.decay:g})"
+        return f" − running mean (decay {short(self.decay)})"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lineal.errors import UsageError
 from lineal.objectives.advantage import Advantage
 from lineal.objectives.formula import describe
 from lineal.objectives.group import Group
@@ -51,7 +52,12 @@ class Algorithm:
     @classmethod
     def from_json(cls, record: dict[str, Any] | str, parts: dict[str, type] | None = None) -> Algorithm:
         """The algorithm that `to_json` wrote (or its JSON text); `parts` names parts of your own."""
-        return cls(**decode(record, parts))
+        try:
+            return cls(**decode(record, parts))
+        except TypeError as error:
+            raise UsageError(
+                f"this JSON is no algorithm: {error}. Write it with algorithm.to_json()."
+            ) from error
 
     @property
     def optimiser_steps(self) -> int:

@@ -73,6 +73,8 @@ def override(algorithm: Algorithm, **numbers: Any) -> Algorithm:
             raise UsageError(
                 f"{algorithm.name} has no {missing}. Drop {shown}, or choose an algorithm that has one."
             )
+        if name == "subset" and isinstance(value, str):
+            value = tuple(word.strip() for word in value.split(","))
         changes.setdefault(slot, {})[field] = value
     return _apply(algorithm, changes)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lineal.errors import UsageError
 from lineal.objectives.batch import Batch
+from lineal.objectives.formula import short
 from lineal.objectives.state import AlgorithmState
 from lineal.ops.logprob import kl_estimate
 from lineal.types import Scores
@@ -22,11 +23,11 @@ ESTIMATORS = ("exact", "k1", "k2", "k3")
 
 
 class Penalty:
-    """Base of the penalty slot. The attributes say what the loop must supply.
+    """Base of the penalty slot. The attributes say what a member reads and where it acts.
 
-    kl: Scores.kl_BT. reference: Rollout.reference_logp_BT. reference_kl: Scores.reference_kl_BT.
-    entropy: Scores.entropy_BT. to_old: bounds the step from the old policy. in_reward: acts on rewards, not
-    here.
+    kl, reference_kl, entropy: it reads kl_BT, reference_kl_BT or entropy_BT of the scores. mean_kl, reference: it reads
+    mean_kl or reference_logp_BT of the batch. to_old: it bounds the step from the old policy. in_reward: it acts on
+    rewards, before advantages. inside: it stands in the surrogate's sums and takes its weights.
     """
 
     beta: float
@@ -37,6 +38,7 @@ class Penalty:
     entropy = False
     to_old = False
     in_reward = False
+    inside = False
 
     def coefficient(self, state: AlgorithmState) -> float:
         """The number in front of the term."""
@@ -47,8 +49,12 @@ class Penalty:
         raise NotImplementedError
 
     def formula(self) -> str:
-        """The term with its sign, for print."""
+        """The term with its sign, for print; empty where it acts on rewards."""
         raise NotImplementedError
+
+    def legend(self) -> str:
+        """What else there is to say of it, for print."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class OldKL(Penalty):
 
     def formula(self) -> str:
         """The term, for print."""
-        return f"− {self.beta:g} · 1/N Σₜ KL{_hat(self.estimator)}(π_old ‖ π)"
+        return f"− {short(self.beta)} · 1/N Σₜ KL{_hat(self.estimator)}(π_old ‖ π)"
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,11 @@ class AdaptiveKL(Penalty):
 
     def formula(self) -> str:
         """The term, for print."""
-        return f"− β · 1/N Σₜ KL{_hat(self.estimator)}(π_old ‖ π), β from {self.beta:g} towards KL {self.target:g}"
+        return f"− β · 1/N Σₜ KL{_hat(self.estimator)}(π_old ‖ π)"
+
+    def legend(self) -> str:
+        """How beta moves, for print."""
+        return f"β starts at {short(self.beta)}, doubled after KL > 1.5 · {short(self.target)}, halved after KL < {short(self.target)} / 1.5"
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ class SqrtKL(Penalty):
 
     def formula(self) -> str:
         """The term, for print."""
-        return f"− {self.beta:g} · √(1/N Σₜ KL(π_old ‖ π))"
+        return f"− {short(self.beta)} · √(1/N Σₜ KL(π_old ‖ π))"
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,11 @@ class ReferenceKL(Penalty):
         """Whether it acts on rewards."""
         return self.place == "reward"
 
+    @property
+    def inside(self) -> bool:  # type: ignore[override]
+        """Whether it stands in the surrogate's sums."""
+        return self.place == "loss"
+
     def __call__(self, scores: Scores, batch: Batch, state: AlgorithmState) -> Float[Tensor, "B T"]:
         """beta · weight · estimate; 0 when it acts on rewards."""
         if self.in_reward:
@@ -232,10 +247,12 @@ class ReferenceKL(Penalty):
 
     def formula(self) -> str:
         """The term, for print."""
-        hat = _hat(self.estimator)
-        if self.in_reward:
-            return f"with rₜ − {self.beta:g} KL{hat}(π_old ‖ π_ref) for rₜ"
-        return f"− {self.beta:g} {'w ' if self.ratio_weighted else ''}KL{hat}(π ‖ π_ref) inside the sums"
+        weighted = "w " if self.ratio_weighted else ""
+        return "" if self.in_reward else f"− {short(self.beta)} {weighted}KL{_hat(self.estimator)}(π ‖ π_ref)"
+
+    def legend(self) -> str:
+        """What it does to rewards, for print."""
+        return f"rₜ less {short(self.beta)} KL{_hat(self.estimator)}(π_old ‖ π_ref)" if self.in_reward else ""
 
 
 @dataclass(frozen=True)
@@ -252,7 +269,7 @@ class Entropy(Penalty):
 
     def formula(self) -> str:
         """The term, for print."""
-        return f"+ {self.beta:g} · 1/N Σₜ H(π)"
+        return f"+ {short(self.beta)} · 1/N Σₜ H(π)"
 
 
 def old_kl(estimator: str, scores: Scores, batch: Batch) -> Float[Tensor, "B T"]:

@@ -90,7 +90,7 @@ def split(
     if minibatches == 1:
         parts = [batch]
     elif by_step:
-        if algorithm.grouped:
+        if algorithm.grouped or algorithm.reduction.whole_rows:
             raise UsageError(
                 f"{algorithm.name} weighs or compares whole completions, and minibatches of steps have none. "
                 "Use PerToken, TokenRatio and an advantage per step, or minibatches=1."

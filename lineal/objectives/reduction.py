@@ -15,17 +15,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lineal.errors import UsageError
+from lineal.objectives.formula import short
 from lineal.objectives.group import Members, renumber
 
 
 class Reduction:
-    """Base of the reduction slot. `by_sequence`: each completion has the same total weight within its prompt.
+    """Base of the reduction slot.
 
-    `grouped`: weights depend on prompts or completions, so rows must be whole completions of one episode.
+    by_sequence: each completion has the same total weight within its prompt. grouped: weights depend on prompts, so a
+    row must be one whole completion. whole_rows: weights depend on rows, which must not be cut into steps. legend: what
+    its letters are, for print.
     """
 
     by_sequence = False
     grouped = True
+    whole_rows = True
+    legend = "P prompts"
 
     def __call__(
         self, mask_BT: Bool[Tensor, "B T"], group_B: Int[Tensor, " B"], dtype: torch.dtype = torch.float32
@@ -61,6 +66,8 @@ class PerToken(Reduction):
     """Mean over all counted steps of the optimiser batch  (PPO, TRPO; the code of DAPO's authors)."""
 
     grouped = False
+    whole_rows = False
+    legend = "N counted steps"
 
     def __call__(
         self, mask_BT: Bool[Tensor, "B T"], group_B: Int[Tensor, " B"], dtype: torch.dtype = torch.float32
@@ -70,7 +77,7 @@ class PerToken(Reduction):
 
     def formula(self, whole_sequence: bool = False) -> str:
         """The sums, for print."""
-        return "1/N Σₜ (over all N counted steps)"
+        return "1/N Σₜ"
 
 
 @dataclass(frozen=True)
@@ -122,12 +129,15 @@ class PerBudget(Reduction):
         """The sums, for print."""
         if self.tokens == 1:
             return "1/P Σₚ 1/G Σᵢ Σₜ"
-        return f"1/P Σₚ 1/G Σᵢ 1/{'max_new_tokens' if self.tokens is None else format(self.tokens, 'g')} Σₜ"
+        return f"1/P Σₚ 1/G Σᵢ 1/{'max_new_tokens' if self.tokens is None else short(self.tokens)} Σₜ"
 
 
 @dataclass(frozen=True)
 class PlainSum(Reduction):
-    """Mean over completions of Σ_t  (REINFORCE; PPO's 'sum over each completion' form)."""
+    """Mean over completions (rows) of Σ_t  (REINFORCE; PPO's 'sum over each completion' form)."""
+
+    grouped = False
+    legend = "B completions"
 
     def __call__(
         self, mask_BT: Bool[Tensor, "B T"], group_B: Int[Tensor, " B"], dtype: torch.dtype = torch.float32

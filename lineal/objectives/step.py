@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lineal.errors import UsageError
+from lineal.objectives.formula import short
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Adam:
     def formula(self) -> str:
         """One line that says how parameters move."""
         return (
-            f"Adam(learning rate {self.learning_rate:g}, {_count(self.epochs, 'epoch')}"
+            f"Adam(learning rate {short(self.learning_rate)}, {_count(self.epochs, 'epoch')}"
             f" of {_count(self.minibatches, 'minibatch', 'minibatches')})"
         )
 
@@ -69,9 +70,9 @@ class TrustRegion:
     def formula(self) -> str:
         """One line that says how parameters move."""
         return (
-            f"trust region: mean KL(π_old ‖ π) ≤ {self.max_kl:g}, "
-            f"{_count(self.cg_iterations, 'conjugate-gradient iteration')}, damping {self.damping:g}, "
-            f"backtracking by {self.backtrack:g} at most {_count(self.max_backtracks, 'time')}"
+            f"trust region: mean KL(π_old ‖ π) ≤ {short(self.max_kl)}, "
+            f"{_count(self.cg_iterations, 'conjugate-gradient iteration')}, damping {short(self.damping)}, "
+            f"backtracking by {short(self.backtrack)} at most {_count(self.max_backtracks, 'time')}"
         )
 
 
@@ -99,7 +100,7 @@ class NaturalGradient:
     def formula(self) -> str:
         """One line that says how parameters move."""
         how = "exact" if self.exact else f"{_count(self.cg_iterations, 'conjugate-gradient iteration')}"
-        return f"natural gradient: ½ Δ'FΔ = {self.max_kl:g}, {how}, damping {self.damping:g}, no line search"
+        return f"natural gradient: ½ Δ'FΔ = {short(self.max_kl)}, {how}, damping {short(self.damping)}, no line search"
 
 
 Step = Adam | TrustRegion | NaturalGradient

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lineal.errors import UsageError
+from lineal.objectives.formula import short
 
 
 class Surrogate:
@@ -82,7 +83,7 @@ class Clip(Surrogate):
         _check_bounds(self.low, self.high)
         if self.dual is not None and self.dual <= 1 + self.high:
             raise UsageError(
-                f"dual clip is {self.dual}: it bounds ratios far above 1 + clip_high = {1 + self.high:g}. "
+                f"dual clip is {self.dual}: it bounds ratios far above 1 + clip_high = {short(1 + self.high)}. "
                 "Use a larger number (3 is common), or none."
             )
 
@@ -110,11 +111,11 @@ class Clip(Surrogate):
 
     def formula(self, ratio: str, advantage: str) -> str:
         """The expression, for print."""
-        inner = f"min({ratio} {advantage}, clip({ratio}, 1 − {self.low:g}, 1 + {self.high:g}) {advantage})"
+        inner = f"min({ratio} {advantage}, clip({ratio}, 1 − {short(self.low)}, 1 + {short(self.high)}) {advantage})"
         return (
             inner
             if self.dual is None
-            else f"[{advantage} < 0: max({inner}, {self.dual:g} {advantage}); else {inner}]"
+            else f"[{advantage} < 0: max({inner}, {short(self.dual)} {advantage}); else {inner}]"
         )
 
 
@@ -150,7 +151,9 @@ class ClippedWeight(Surrogate):
 
     def formula(self, ratio: str, advantage: str) -> str:
         """The expression, for print."""
-        return f"sg[clip({ratio}, {max(1 - self.low, 0):g}, {1 + self.high:g})] {advantage} log π(yₜ)"
+        return (
+            f"sg[clip({ratio}, {short(max(1 - self.low, 0))}, {short(1 + self.high)})] {advantage} log π(yₜ)"
+        )
 
 
 def _check_bounds(low: float, high: float) -> None:

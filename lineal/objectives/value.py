@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lineal.errors import UsageError
+from lineal.objectives.formula import short
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Critic:
         """The loss, for print."""
         if not self.clip:
             return "1/N Σₜ (V − R)²"
-        return f"1/N Σₜ max((V − R)², (V_old + clip(V − V_old, ±{self.clip:g}) − R)²)"
+        return f"1/N Σₜ max((V − R)², (V_old + clip(V − V_old, ±{short(self.clip)}) − R)²)"
 
 
 def squared_error(

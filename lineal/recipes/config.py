@@ -243,7 +243,9 @@ def with_options(config: T, **options: Any) -> T:
         for group in dataclasses.fields(config):  # type: ignore[arg-type]
             part = getattr(config, group.name)
             if any(f.name == name for f in dataclasses.fields(part)):
-                config = dataclasses.replace(config, **{group.name: dataclasses.replace(part, **{name: value})})
+                config = dataclasses.replace(
+                    config, **{group.name: dataclasses.replace(part, **{name: value})}
+                )
                 break
         else:
             raise UsageError(f"no option is called {name}: see --help-all for those there are.")
@@ -261,10 +263,14 @@ def from_json(config_type: type[T], saved: dict[str, Any]) -> T:
     for group, values in saved.items():
         part = getattr(default, group, None)
         if part is None:
-            raise UsageError(f"the saved configuration has a group {group!r} that {config_type.__name__} lacks.")
+            raise UsageError(
+                f"the saved configuration has a group {group!r} that {config_type.__name__} lacks."
+            )
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(part)}
         if unknown:
-            raise UsageError(f"the saved configuration sets {sorted(unknown)}, which this version does not have.")
+            raise UsageError(
+                f"the saved configuration sets {sorted(unknown)}, which this version does not have."
+            )
         parts[group] = dataclasses.replace(part, **values)
     return dataclasses.replace(default, **parts)  # type: ignore[type-var]

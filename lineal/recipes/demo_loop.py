@@ -81,7 +81,9 @@ def _start_control(config: DemoConfig, start: Path, out: Path) -> subprocess.Pop
         "--time-limit", str(config.demo.rl_seconds), "--steps", "100000", "--seed", str(config.run.seed + 1),
         "--threads", "1", "--eval-every", "0", "--batch-size", "64", "--learning-rate", "2e-3", "--warmup", "0",
     ]  # fmt: skip
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def _final(path: Path, which: int = -1) -> dict[str, Any]:

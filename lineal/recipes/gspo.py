@@ -6,9 +6,7 @@ PAPER = Paper(
     year=2025,
     title="Group sequence policy optimization",
     url="https://arxiv.org/abs/2507.18071",
-    departures=(
-        "The advantage is GRPO's, with 1e-4 added to the standard deviation.",
-    ),
+    departures=("The advantage is GRPO's, with 1e-4 added to the standard deviation.",),
 )
 SUMMARY = "post-train with GSPO"
 LOOP = "lineal.recipes.policy_gradient"

@@ -132,7 +132,9 @@ def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]
     """The task (sft) or the documents (pretrain), the alphabet, and the context a fresh model needs."""
     if config.data.prompt_field == "text":
         if config.data.data is None:
-            raise UsageError("pretrain needs --data FILE: text to learn from (TXT, or rows with a column text).")
+            raise UsageError(
+                "pretrain needs --data FILE: text to learn from (TXT, or rows with a column text)."
+            )
         documents = read_documents(config.data.data, on_bad_row=config.data.on_bad_row)
         return None, documents, "".join(sorted(set("".join(documents)))), config.optimiser.block
     template = None
@@ -162,7 +164,9 @@ def _build(config: LanguageConfig, run: Run) -> Parts:
         dict(decoder.named_parameters()), options.learning_rate,
         betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,
     )  # fmt: skip
-    return Parts(data, decoder, tokenizer, optimiser, Scoring(1.0, options.token_budget, autocast_dtype(device)))
+    return Parts(
+        data, decoder, tokenizer, optimiser, Scoring(1.0, options.token_budget, autocast_dtype(device))
+    )
 
 
 def _pairs(config: LanguageConfig, task: TextTask) -> Pairs:
@@ -195,7 +199,9 @@ def train_step(config: LanguageConfig, parts: Parts, step: int, guard: Guard) ->
     for loss, count in losses:
         loss.backward()
         total, tokens = total + loss.detach(), tokens + count
-    norm = torch.nn.utils.clip_grad_norm_(parts.decoder.parameters(), config.optimiser.max_grad_norm or math.inf)
+    norm = torch.nn.utils.clip_grad_norm_(
+        parts.decoder.parameters(), config.optimiser.max_grad_norm or math.inf
+    )
     value, size = torch.stack([torch.as_tensor(total), norm]).tolist()
     guard.watch(step)
     if guard.finite(size, loss=value):
@@ -220,14 +226,18 @@ def _block_loss(parts: Parts, blocks: Blocks) -> Tensor:
         hidden_BTD = parts.decoder(blocks.input_BT.to(device))
         logits_NV = parts.decoder.logits(hidden_BTD.flatten(0, 1))
     target_N = blocks.target_BT.masked_fill(~blocks.mask_BT, -100).flatten().to(device)
-    return F.cross_entropy(logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV, target_N, reduction="sum")
+    return F.cross_entropy(
+        logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV, target_N, reduction="sum"
+    )
 
 
-def _pair_losses(config: LanguageConfig, parts: Parts, data: Pairs, step: int) -> Iterator[tuple[Tensor, int]]:
+def _pair_losses(
+    config: LanguageConfig, parts: Parts, data: Pairs, step: int
+) -> Iterator[tuple[Tensor, int]]:
     index = data.order.batch(step - 1, config.optimiser.batch_size)
     sheet = gold_sheet([data.task.train[i] for i in index], parts.tokenizer, parts.decoder)
     rows = torch.arange(len(index), device=parts.decoder.device)
-    tokens = int(sheet.length_B.sum())
+    tokens = sum(sheet.length_B)
     policy = ActorCritic(parts.decoder)
     for micro in sheet.micro_batches(rows, parts.scoring.token_budget):
         with parts.scoring.precision(parts.decoder.device):

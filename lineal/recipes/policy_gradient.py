@@ -144,7 +144,10 @@ def plan(config: PolicyGradientConfig) -> list[str]:
 def run(config: PolicyGradientConfig, run: Run) -> None:
     """Post-train a model; resumes by itself when the run folder holds a checkpoint."""
     parts = _build(config, run)
-    with parts.scorer, Progress(config.run.steps, SHOWN, live=False if config.run.quiet else None) as progress:
+    with (
+        parts.scorer,
+        Progress(config.run.steps, SHOWN, live=False if config.run.quiet else None) as progress,
+    ):
         done, saved = restore(run, parts.policy, parts.optimisers)
         now = Progressed.from_json(saved) if saved else Progressed(initial_state(parts.algorithm))
         guard = Guard(run.refused, in_a_row=now.refused)
@@ -169,7 +172,11 @@ def run(config: PolicyGradientConfig, run: Run) -> None:
             for record in experience.samples:
                 run.sample(step, record)
             spent = time.monotonic() - begun
-            rates = {"step_time": spent, "sample_time": sampled - begun, "tokens_per_second": metrics["tokens"] / spent}
+            rates = {
+                "step_time": spent,
+                "sample_time": sampled - begun,
+                "tokens_per_second": metrics["tokens"] / spent,
+            }
             run.time(step, rates)
             progress.update(step, metrics, _shown(experience))
             if last or step % config.run.save_every == 0 or run.stop_requested:
@@ -213,7 +220,9 @@ def _build(config: PolicyGradientConfig, run: Run) -> Parts:
     policy = ActorCritic(decoder, wanted.critic.kind if wanted.critic else None, config.algorithm.orthogonal)
     policy.eval()
     reference = frozen_copy(decoder) if wanted.reference or wanted.reference_kl else None
-    sampling = Sampling(max_new_tokens=limit, temperature=config.sampling.temperature, max_batch=config.sampling.max_batch)
+    sampling = Sampling(
+        max_new_tokens=limit, temperature=config.sampling.temperature, max_batch=config.sampling.max_batch
+    )
     if not sampling.faithful:
         raise UsageError(
             f"--temperature {sampling.temperature:g}: a policy is trained on softmax(logits / temperature), which needs "
@@ -229,7 +238,16 @@ def _build(config: PolicyGradientConfig, run: Run) -> Parts:
     scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast, reference)
     note(str(algorithm))
     return Parts(
-        algorithm, task, scorer, tokenizer, policy, reference, _optimisers(algorithm, policy), source, scoring, sampling
+        algorithm,
+        task,
+        scorer,
+        tokenizer,
+        policy,
+        reference,
+        _optimisers(algorithm, policy),
+        source,
+        scoring,
+        sampling,
     )
 
 
@@ -241,7 +259,9 @@ def _optimisers(algorithm: Algorithm, policy: ActorCritic) -> dict[str, torch.op
     return {} if critic is None else {"critic": adamw(policy.critic_parameters(), critic.learning_rate)}
 
 
-def _experience(config: PolicyGradientConfig, run: Run, parts: Parts, step: int, now: Progressed) -> Experience:
+def _experience(
+    config: PolicyGradientConfig, run: Run, parts: Parts, step: int, now: Progressed
+) -> Experience:
     """This step's rollout: the one that survived a kill, or a new one, kept until the next checkpoint."""
     found = load_experience(run, step, parts.policy.decoder.device)
     if found is not None:
@@ -269,7 +289,15 @@ def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: 
 
     if isinstance(algorithm.step, Adam):
         sums, norms = adam_update(
-            parts.policy, parts.optimisers["policy"], algorithm, sheet, batch, now.state, scoring, accept, step
+            parts.policy,
+            parts.optimisers["policy"],
+            algorithm,
+            sheet,
+            batch,
+            now.state,
+            scoring,
+            accept,
+            step,
         )
         extra["grad_norm"] = sum(norms) / len(norms)
     else:
@@ -277,7 +305,9 @@ def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: 
         sums, report = natural_update(
             parts.policy, algorithm, sheet, batch, now.state, scoring, list(chosen.values())
         )
-        extra |= {f"trust_region/{name}": float(x) for name, x in vars(report).items() if not isinstance(x, str)}
+        extra |= {
+            f"trust_region/{name}": float(x) for name, x in vars(report).items() if not isinstance(x, str)
+        }
         if wanted.critic is not None:
             sums |= critic_update(parts.policy, parts.optimisers["critic"], algorithm, sheet, batch, scoring)
     metrics = _summary(algorithm, sums) | extra
@@ -339,7 +369,11 @@ def _evaluate(config: PolicyGradientConfig, run: Run, parts: Parts, step: int, *
 def _finish(config: PolicyGradientConfig, run: Run, parts: Parts, step: int) -> None:
     if not run.final.exists():
         found = _evaluate(config, run, parts, step, whole=True)
-        facts = {"algorithm": parts.algorithm.name, "steps": step, "held-out accuracy": f"{found.sampled:.3f}"}
+        facts = {
+            "algorithm": parts.algorithm.name,
+            "steps": step,
+            "held-out accuracy": f"{found.sampled:.3f}",
+        }
         card = model_card(config.algorithm.algorithm, parts.policy.decoder, facts)
         finish(run, parts.policy.decoder, parts.tokenizer, card)
 

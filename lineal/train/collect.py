@@ -174,7 +174,9 @@ def to_rollout(kept: Gathered, device: torch.device | str) -> Rollout:
     ended_B = torch.tensor([c.finish == "stop" for _, c, _ in rows], dtype=torch.bool)
     reward_B = torch.tensor([r for _, _, r in rows], dtype=torch.float32)
     action_BT = torch.tensor([list(c.ids) + [0] * (width - len(c.ids)) for _, c, _ in rows], dtype=torch.long)
-    logp_BT = torch.tensor([list(c.logp) + [0.0] * (width - len(c.ids)) for _, c, _ in rows], dtype=torch.float32)
+    logp_BT = torch.tensor(
+        [list(c.logp) + [0.0] * (width - len(c.ids)) for _, c, _ in rows], dtype=torch.float32
+    )
     rollout = Rollout(
         action_BT=action_BT.view(-1, width),
         mask_BT=mask_BT,

@@ -106,7 +106,9 @@ def evaluate(
     best = math.nan
     if greedy:
         pure = replace(sampling, temperature=0.0)
-        _, sure, _ = score_completions(decoder, tokenizer, examples, scorer, pure, samples=1, seed=seed, step=step)
+        _, sure, _ = score_completions(
+            decoder, tokenizer, examples, scorer, pure, samples=1, seed=seed, step=step
+        )
         best = math.fsum(r[0] for r in sure) / len(sure)
     decoder.train(training)
     mean_P = [math.fsum(r) / len(r) for r in rewards]

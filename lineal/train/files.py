@@ -25,8 +25,8 @@ class Written:
     sha256: str
 
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
-    """Write chunks to a file, fsync it, and return its size and SHA-256; raises OSError."""
+def write_file(path: Path, chunks: Iterable[bytes | memoryview], durable: bool = True) -> Written:
+    """Write chunks to a file, fsync it if it must be durable, return its size and SHA-256; raises OSError."""
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o644)
     try:
@@ -34,7 +34,8 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
             digest.update(chunk)
             size += len(chunk)
             write_all(descriptor, chunk)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return Written(size, digest.hexdigest())
@@ -57,13 +58,14 @@ def hash_file(path: Path) -> Written:
     return Written(size, digest.hexdigest())
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, and its parents, durably; one that exists is fine."""
+def make_folder(path: Path, durable: bool = True) -> None:
+    """Make a folder and its parents, durably unless told otherwise; one that exists is fine."""
     if not path.is_dir():
         if not path.parent.is_dir():
-            make_folder(path.parent)
+            make_folder(path.parent, durable)
         os.mkdir(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -90,10 +92,11 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def rename_folder(source: Path, target: Path) -> None:
-    """Rename a complete folder within its parent and make that durable; the target must be free."""
+def rename_folder(source: Path, target: Path, durable: bool = True) -> None:
+    """Rename a complete folder within its parent, durably unless told otherwise; the target must be free."""
     os.rename(source, target)
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
 
 
 def sync_tree(path: Path) -> None:

@@ -24,22 +24,27 @@ REPLACED = ".replaced"
 
 
 def write_folder(
-    path: Path, contents: Mapping[str, Iterable[bytes | memoryview]], facts: Mapping[str, Any]
+    path: Path,
+    contents: Mapping[str, Iterable[bytes | memoryview]],
+    facts: Mapping[str, Any],
+    durable: bool = True,
 ) -> None:
     """Write a verified folder at `path`, replacing one that is there.
 
-    contents: for each plain file name, its bytes in chunks. facts: JSON values kept in the manifest.
+    contents: for each plain file name, its bytes in chunks. facts: JSON values kept in the manifest. durable: False
+    saves the time of syncing where a power cut may take the folder, which its manifest will then show.
     Raises OSError; whatever was at `path` before is then still there, or under `path` + ".replaced".
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
         if temporary.exists():
             files.remove_folder(temporary)
-        files.make_folder(temporary)
-        records = {name: files.write_file(temporary / name, chunks) for name, chunks in contents.items()}
-        files.write_file(temporary / MANIFEST, [_render(records, facts)])
-        files.sync_folder(temporary)
-        _put_in_place(temporary, path)
+        files.make_folder(temporary, durable)
+        written = {name: files.write_file(temporary / name, c, durable) for name, c in contents.items()}
+        files.write_file(temporary / MANIFEST, [_render(written, facts)], durable)
+        if durable:
+            files.sync_folder(temporary)
+        _put_in_place(temporary, path, durable)
     except BaseException:
         # Free the space at once: on a full disk the next write may need it.
         with suppress(OSError):
@@ -47,15 +52,15 @@ def write_folder(
         raise
 
 
-def _put_in_place(temporary: Path, path: Path) -> None:
+def _put_in_place(temporary: Path, path: Path, durable: bool) -> None:
     aside = path.with_name(path.name + REPLACED)
     if path.exists():
         if aside.exists():
             files.remove_folder(aside)
-        files.rename_folder(path, aside)
-    files.rename_folder(temporary, path)
+        files.rename_folder(path, aside, durable)
+    files.rename_folder(temporary, path, durable)
     if aside.exists():
-        # The new folder is durable; what remains is only tidying.
+        # The new folder is in place; what remains is only tidying.
         with suppress(OSError):
             files.remove_folder(aside)
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOBase
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lineal.train.console import clean
@@ -41,13 +42,14 @@ class Progress:
         show: Sequence[str],
         *,
         start: int = 0,
-        stream: TextIO | None = None,
+        stream: TextIO | TextIOBase | None = None,
         live: bool | None = None,
-        every: float = SECONDS,
+        every: float | int = SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.show, self.done, self.every = total, tuple(show), start, every
-        self._stream, self._clock = stream or sys.stderr, clock
+        self._stream: Any = stream or sys.stderr
+        self._clock = clock
         self._live = _can_draw(self._stream) if live is None else live
         self._display: Any = None
         self._history: list[float] = []
@@ -128,7 +130,7 @@ class Progress:
         return Group(*rows)
 
 
-def _can_draw(stream: TextIO) -> bool:
+def _can_draw(stream: Any) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -137,7 +139,7 @@ def show_number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else clean(str(value), 40)
 
 
-def show_seconds(seconds: float) -> str:
+def show_seconds(seconds: float | int) -> str:
     """m:ss, or h:mm:ss from an hour on."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

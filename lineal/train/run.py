@@ -215,9 +215,10 @@ class Run:
         folder = self.path / "buffers"
         contents = {TENSORS: tensor_chunks(tensors), STATE: [encode_state(state)]}
         try:
-            files.make_folder(folder)
+            files.make_folder(folder, durable=False)
             self._drop_buffers(step - 1)
-            write_folder(folder / f"step-{step}", contents, {"step": step})
+            # Not synced: a kill cannot take it, and after a power cut it shows as damaged and is sampled again.
+            write_folder(folder / f"step-{step}", contents, {"step": step}, durable=False)
         except OSError as error:
             warn(f"the rollout of step {step} could not be saved ({error.strerror}); training goes on.")
             return False

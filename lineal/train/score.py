@@ -1,8 +1,7 @@
 """Scoring completions with a policy: the one forward pass that all algorithms share.
 
-Rows are sorted by length and cut into micro-batches by a token budget, so little of the work is padding; only the
-hidden states of counted tokens reach the output layer. Padding stands on the right, where causal attention never
-looks, so scores do not depend on it.
+A micro-batch is a flat run of tokens without padding in which each prompt stands once, however many completions it
+has; only the hidden states of counted tokens reach the output layer.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
+from lineal.models.ragged import Ragged, lay_out
+from lineal.train.distributed import Ranks, share_rows
 from lineal.types import Rollout, Scores
 
 LOGITS_AT_ONCE = 1 << 25
@@ -25,87 +26,113 @@ LOGITS_AT_ONCE = 1 << 25
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some rows of a rollout as one rectangle of input tokens, and where their counted steps are.
+    """Some rows of a rollout as one flat run of tokens, and where their counted steps are.
 
-    row_N: rows of the rollout. token_BS: prompt and completion but its last token, padded on the right.
-    width: steps kept of the rollout's T axis. position_N: counted steps as indices into the flattened [B, S] hidden
-    states. slot_N: the same steps as indices into the flattened [B, width] results. action_N: the tokens taken.
+    row_N: rows of the rollout. token_1N, ragged: each of their prompts once, then the completions without their last
+    tokens. width: steps kept of the rollout's T axis. state_N: for each counted step, the flat token that predicts it.
+    slot_N: the same steps as indices into the flattened [B, width] results. action_N: the tokens taken.
     """
 
     row_N: Tensor
-    token_BS: Tensor
+    token_1N: Tensor
+    ragged: Ragged
     width: int
-    position_N: Tensor
+    state_N: Tensor
     slot_N: Tensor
     action_N: Tensor
+
+    def hidden(self, decoder: Decoder) -> Tensor:
+        """A decoder's hidden state before each counted step, [N, D]."""
+        return decoder(self.token_1N, ragged=self.ragged)[0].index_select(0, self.state_N)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A rollout laid out once for scoring: whole input rows and each row's lengths (CPU and device)."""
+    """A rollout beside the lengths of its rows on the host, ready to be cut into micro-batches."""
 
-    token_BS: Tensor
-    prompt_B: Tensor
-    length_B: Tensor
     rollout: Rollout
+    group_B: list[int]
+    length_B: list[int]
 
     @staticmethod
     def of(rollout: Rollout) -> Sheet:
-        """Lay out a text rollout: row b is its prompt followed by its completion."""
-        device = rollout.action_BT.device
-        lengths = torch.tensor([len(p) for p in rollout.prompts], device=device)
-        widest = int(lengths.max())
-        table = torch.tensor([list(p) + [0] * (widest - len(p)) for p in rollout.prompts], device=device)
-        prompt_B = lengths[rollout.group_B]
-        length_B = rollout.mask_BT.sum(1)
-        size = int((prompt_B + length_B).max())
-        position_BS = torch.arange(size, device=device).expand(len(prompt_B), size)
-        inside = (position_BS - prompt_B[:, None]).clamp(0, rollout.action_BT.shape[1] - 1)
-        answer_BS = rollout.action_BT.gather(1, inside)
-        question_BS = table[rollout.group_B].gather(1, position_BS.clamp(max=widest - 1))
-        token_BS = torch.where(position_BS < prompt_B[:, None], question_BS, answer_BS)
-        return Sheet(token_BS, prompt_B, length_B, rollout)
+        """Lay out a text rollout: row b is prompts[group_B[b]] followed by its completion."""
+        return Sheet(rollout, rollout.group_B.tolist(), rollout.mask_BT.sum(1).tolist())
+
+    def __len__(self) -> int:
+        return len(self.length_B)
 
     def micro_batches(self, row_N: Tensor, token_budget: int) -> Iterator[MicroBatch]:
-        """The given rows, sorted by length, in rectangles of at most `token_budget` tokens."""
-        total = (self.prompt_B + self.length_B)[row_N]
-        order = torch.argsort(total, descending=True, stable=True)
-        row_N, total = row_N[order], total[order].tolist()
-        start = 0
-        while start < len(total):
-            # The first row is the longest, so it fixes the rectangle's width.
-            count = max(1, token_budget // max(1, total[start]))
-            yield self._micro_batch(row_N[start : start + count], total[start])
-            start += count
+        """The given rows, group by group, in runs of at most `token_budget` tokens (one row at least)."""
+        rows = sorted(row_N.tolist(), key=lambda row: self.group_B[row])
+        start = used = 0
+        for place, row in enumerate(rows):
+            fresh = place == start or self.group_B[row] != self.group_B[rows[place - 1]]
+            cost = self.length_B[row] - 1 + (len(self.rollout.prompts[self.group_B[row]]) if fresh else 0)
+            if used + cost > token_budget and place > start:
+                yield self._micro_batch(rows[start:place])
+                start, used = place, 0
+                cost = self.length_B[row] - 1 + len(self.rollout.prompts[self.group_B[row]])
+            used += cost
+        if rows:
+            yield self._micro_batch(rows[start:])
 
-    def _micro_batch(self, row_N: Tensor, longest: int) -> MicroBatch:
-        length_B, prompt_B = self.length_B[row_N], self.prompt_B[row_N]
-        width, size = int(length_B.max()), max(1, longest - 1)
-        step_T = torch.arange(width, device=row_N.device)
+    def _micro_batch(self, rows: list[int]) -> MicroBatch:
+        device = self.rollout.action_BT.device
+        row_N = torch.tensor(rows, device=device)
+        groups = list(dict.fromkeys(self.group_B[row] for row in rows))
+        number = {group: index for index, group in enumerate(groups)}
+        prompts = [self.rollout.prompts[group] for group in groups]
+        group_B = [number[self.group_B[row]] for row in rows]
+        length_B = torch.tensor([self.length_B[row] for row in rows], device=device)
+        width = int(length_B.max())
+        step_T = torch.arange(width, device=device)
         mask_BT = step_T < length_B[:, None]
-        index_BT = torch.arange(len(row_N), device=row_N.device)[:, None] * size + prompt_B[:, None] - 1 + step_T
         action_BT = self.rollout.action_BT[row_N, :width]
-        slot_N = mask_BT.reshape(-1).nonzero()[:, 0]
-        return MicroBatch(
-            row_N, self.token_BS[row_N, :size], width, index_BT[mask_BT], slot_N, action_BT[mask_BT]
-        )
+        asked = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+        said = action_BT[step_T < length_B[:, None] - 1]
+        ragged = lay_out([len(p) for p in prompts], [self.length_B[row] - 1 for row in rows], group_B, device)
+        # A first step is predicted by its prompt's last token, any other by the token before it.
+        end_P = torch.tensor([len(p) for p in prompts], device=device).cumsum(0) - 1
+        inner_B = len(asked) + (length_B - 1).cumsum(0) - (length_B - 1)
+        state_BT = torch.where(step_T == 0, end_P[group_B][:, None], inner_B[:, None] + step_T - 1)
+        slot_N = mask_BT.flatten().nonzero()[:, 0]
+        tokens = torch.cat((asked, said))[None]
+        return MicroBatch(row_N, tokens, ragged, width, state_BT[mask_BT], slot_N, action_BT[mask_BT])
 
 
 @dataclass(frozen=True)
 class Scoring:
     """How a policy is scored: temperature, tokens at once, the precision of the forward pass, and the reference.
 
-    autocast: a dtype for autocast, or None.
+    autocast: a dtype for autocast, or None. ranks: the processes that share the rows. twin: a whole copy of a policy
+    that is sharded over them, of the weights that sampled.
     """
 
     temperature: float = 1.0
     token_budget: int = 16384
     autocast: torch.dtype | None = None
     reference: Decoder | None = None
+    ranks: Ranks = Ranks()
+    twin: ActorCritic | None = None
 
     def precision(self, device: torch.device) -> AbstractContextManager:
         """The autocast context that a forward pass runs under."""
         return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
+
+
+def shared_micro_batches(sheet: Sheet, row_N: Tensor, scoring: Scoring) -> Iterator[tuple[MicroBatch, bool]]:
+    """This process's micro-batches of some rows; False marks a filler, which is passed through but counts for nothing."""
+    budget, ranks = scoring.token_budget, scoring.ranks
+    if ranks.world == 1:
+        yield from ((micro, True) for micro in sheet.micro_batches(row_N, budget))
+        return
+    length_N = (sheet.prompt_B + sheet.length_B)[row_N]
+    mine, fillers = share_rows(length_N.tolist(), budget, ranks)
+    yield from ((micro, True) for micro in sheet.micro_batches(row_N[mine], budget))
+    for _ in range(fillers):
+        shortest = length_N.argmin(0, keepdim=True)
+        yield from ((micro, False) for micro in sheet.micro_batches(row_N[shortest], budget))
 
 
 @dataclass(frozen=True)
@@ -126,18 +153,15 @@ class Want:
     detach_critic: bool = False
 
 
-def score(policy: ActorCritic, micro: MicroBatch, temperature: float = 1.0, want: Want | None = None) -> Scores:
+def score(
+    policy: ActorCritic, micro: MicroBatch, temperature: float = 1.0, want: Want | None = None
+) -> Scores:
     """Score one micro-batch; gradients flow through the result."""
     want = want or Want()
-    hidden_BSD = policy.decoder(micro.token_BS)
-    hidden_ND = hidden_BSD.flatten(0, 1)[micro.position_N]
-    others = [
-        None if other is None else _frozen_hidden(other, micro) for other in (want.old, want.reference)
-    ]
+    hidden_ND = micro.hidden(policy.decoder)
+    others = [None if other is None else _frozen_hidden(other, micro) for other in (want.old, want.reference)]
     terms = _head_terms(policy.decoder, hidden_ND, micro.action_N, temperature, want, others)
-    value_BS = policy.values(hidden_BSD, micro.token_BS, want.detach_critic)
-    value_N = None if value_BS is None else value_BS.flatten()[micro.position_N]
-
+    value_N = policy.values(hidden_ND, micro.hidden, want.detach_critic)
     size = (len(micro.row_N), micro.width)
 
     def spread(x_N: Tensor | None) -> Tensor | None:
@@ -153,7 +177,7 @@ def score(policy: ActorCritic, micro: MicroBatch, temperature: float = 1.0, want
 
 @torch.no_grad()
 def _frozen_hidden(decoder: Decoder, micro: MicroBatch) -> Tensor:
-    return decoder(micro.token_BS).flatten(0, 1)[micro.position_N]
+    return micro.hidden(decoder)
 
 
 Terms = tuple[Tensor | None, ...]
@@ -169,7 +193,9 @@ def _head_terms(
 ) -> Terms:
     """logp, entropy, KL(old || new) and KL(new || reference) of each step, in chunks when the vocabulary is large."""
 
-    def terms(hidden: Tensor, action: Tensor, old_hidden: Tensor | None, reference_hidden: Tensor | None) -> Terms:
+    def terms(
+        hidden: Tensor, action: Tensor, old_hidden: Tensor | None, reference_hidden: Tensor | None
+    ) -> Terms:
         logp_NV = _log_distribution(decoder, hidden, temperature)
         logp = logp_NV.gather(1, action[:, None])[:, 0]
         entropy = kl = reference_kl = None
@@ -222,12 +248,15 @@ def score_all(
     kept: dict[str, Tensor] = {}
     with torch.no_grad():
         everything = torch.arange(shape[0], device=device) if row_N is None else row_N
-        for micro in sheet.micro_batches(everything, scoring.token_budget):
+        for micro, counts in shared_micro_batches(sheet, everything, scoring):
             with scoring.precision(device):
                 scores = score(policy, micro, scoring.temperature, Want(entropy=entropy))
             for name in ("logp_BT", "entropy_BT", "value_BT"):
                 part = getattr(scores, name)
                 if part is not None:
                     whole = kept.setdefault(name, torch.zeros(shape, dtype=part.dtype, device=device))
-                    whole[micro.row_N, : micro.width] = part
-    return Scores(**kept)
+                    if counts:
+                        whole[micro.row_N, : micro.width] = part
+    kept = kept or {"logp_BT": torch.zeros(shape, device=device)}
+    # Each row was scored by one process only, so the sum is the whole table, on all of them.
+    return Scores(**{name: scoring.ranks.sum(part) for name, part in kept.items()})

@@ -33,7 +33,9 @@ from lineal.optim.natural import (
     natural_gradient_step,
     trust_region_step,
 )
-from lineal.train.score import MicroBatch, Scoring, Sheet, Want, score
+from lineal.train.distributed import sum_gradients
+from lineal.train.score import MicroBatch, Scoring, Sheet, Want, score, shared_micro_batches
+from lineal.train.sharding import whole
 
 Sums = dict[str, Tensor]
 Accept = Callable[[float, Batch], bool]
@@ -55,15 +57,26 @@ def frozen_copy(decoder: Decoder) -> Decoder:
     return twin
 
 
+def old_decoder(policy: ActorCritic, scoring: Scoring) -> Decoder:
+    """The policy as it is before the update: a copy, or the whole copy that a sharded one has anyway."""
+    return frozen_copy(policy.decoder) if scoring.twin is None else scoring.twin.decoder
+
+
 def micro_batches(
-    sheet: Sheet, batch: Batch, token_budget: int, row_B: Tensor | None = None
+    sheet: Sheet, batch: Batch, scoring: Scoring, row_B: Tensor | None = None
 ) -> Iterator[tuple[MicroBatch, Batch]]:
-    """The rows of an optimiser batch as micro-batches, each beside its part of the batch."""
+    """This process's rows of an optimiser batch as micro-batches, each beside its part of the batch."""
     chosen_B = batch.row_B if row_B is None else row_B
-    local_B = torch.full((sheet.token_BS.shape[0],), -1, dtype=torch.long, device=batch.row_B.device)
+    local_B = torch.full((len(sheet),), -1, dtype=torch.long, device=batch.row_B.device)
     local_B[batch.row_B] = torch.arange(len(batch.row_B), device=batch.row_B.device)
-    for micro in sheet.micro_batches(chosen_B, token_budget):
-        yield micro, batch.rows(local_B[micro.row_N], micro.width)
+    for micro, counts in shared_micro_batches(sheet, chosen_B, scoring):
+        part = batch.rows(local_B[micro.row_N], micro.width)
+        yield micro, part if counts else _weightless(part)
+
+
+def _weightless(part: Batch) -> Batch:
+    zero_BT = torch.zeros_like(part.weight_BT)
+    return replace(part, mask_BT=torch.zeros_like(part.mask_BT), weight_BT=zero_BT, step_weight_BT=zero_BT)
 
 
 def silent(algorithm: Algorithm) -> bool:
@@ -95,7 +108,7 @@ def accumulate(
         detach_critic=not joined,
     )
     heard_B = batch.row_B[(batch.advantage_BT != 0).any(1)] if silent(algorithm) else None
-    for micro, part in micro_batches(sheet, batch, scoring.token_budget, heard_B):
+    for micro, part in micro_batches(sheet, batch, scoring, heard_B):
         with scoring.precision(batch.row_B.device):
             scores = score(policy, micro, scoring.temperature, want)
         value, sums = objective(algorithm, scores, part, state)
@@ -134,10 +147,10 @@ def adam_update(
     seed: int = 0,
 ) -> tuple[Sums, list[float]]:
     """Epochs of minibatches; returns the metric sums and each optimiser step's gradient norm."""
-    step, wanted = algorithm.step, needs(algorithm)
+    step, wanted, ranks = algorithm.step, needs(algorithm), scoring.ranks
     assert isinstance(step, Adam)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    old = frozen_copy(policy.decoder) if wanted.kl else None
+    old = old_decoder(policy, scoring) if wanted.kl else None
     totals: Sums = {}
     norms: list[float] = []
     for epoch in range(step.epochs):
@@ -146,27 +159,28 @@ def adam_update(
                 part = replace(part, mean_kl=mean_kl(policy, sheet, part, scoring, old))
             optimiser.zero_grad(set_to_none=True)
             sums = accumulate(policy, sheet, algorithm, part, state, scoring, old)
-            norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, step.max_grad_norm or float("inf"))))
+            sum_gradients(parameters, ranks)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, step.max_grad_norm or float("inf"))
+            norms.append(float(whole(norm)))
             if accept(norms[-1], part):
                 optimiser.step()
                 add_sums(totals, sums)
+    totals = ranks.add_up(totals)
     if wanted.measured_kl:
         totals["measured_kl"] = mean_kl(policy, sheet, batch, scoring, old)
     return totals, norms
 
 
 @torch.no_grad()
-def mean_kl(
-    policy: ActorCritic, sheet: Sheet, batch: Batch, scoring: Scoring, old: Decoder | None
-) -> Tensor:
+def mean_kl(policy: ActorCritic, sheet: Sheet, batch: Batch, scoring: Scoring, old: Decoder | None) -> Tensor:
     """Mean over the batch's counted steps of the exact KL(old || new)."""
     parts = []
-    for micro, part in micro_batches(sheet, batch, scoring.token_budget):
+    for micro, part in micro_batches(sheet, batch, scoring):
         with scoring.precision(batch.row_B.device):
             scores = score(policy, micro, scoring.temperature, Want(entropy="none", old=old))
         assert scores.kl_BT is not None
         parts.append((scores.kl_BT * part.step_weight_BT).sum())
-    return torch.stack(parts).sum()
+    return scoring.ranks.sum(torch.stack(parts).sum())
 
 
 def natural_update(
@@ -180,15 +194,17 @@ def natural_update(
 ) -> tuple[Sums, StepReport]:
     """TRPO's step (or the plain natural gradient) on a transformer: gradient, Fisher products, line search.
 
-    The fused attention kernels have no double backward, so the whole step runs on the mathematical one.
+    The fused attention kernels have no double backward, so the whole step runs on the mathematical one. Several
+    processes hold the same parameters, add up gradient, products and values, and so take the same step.
     """
     batch = split(algorithm, batch)[0]
-    pairs = list(micro_batches(sheet, batch, scoring.token_budget))
+    pairs = list(micro_batches(sheet, batch, scoring))
     old = frozen_copy(policy.decoder)
     with sdpa_kernel(SDPBackend.MATH):
         for parameter in policy.parameters():
             parameter.grad = None
-        sums = accumulate(policy, sheet, algorithm, batch, state, scoring)
+        sums = scoring.ranks.add_up(accumulate(policy, sheet, algorithm, batch, state, scoring))
+        sum_gradients(chosen, scoring.ranks)
         gradient = [torch.zeros_like(p) if p.grad is None else -p.grad for p in chosen]
         product = kl_fisher_product([_self_kl(policy, m, p, scoring) for m, p in pairs], chosen)
 
@@ -196,9 +212,13 @@ def natural_update(
             return _surrogate_and_kl(policy, pairs, algorithm, state, scoring, old)
 
         if isinstance(algorithm.step, TrustRegion):
-            return sums, trust_region_step(chosen, gradient, product, evaluate, algorithm.step)
+            return sums, trust_region_step(
+                chosen, gradient, product, evaluate, algorithm.step, reduce=scoring.ranks.sum
+            )
         assert not isinstance(algorithm.step, Adam)
-        return sums, natural_gradient_step(chosen, gradient, product, evaluate, algorithm.step)
+        return sums, natural_gradient_step(
+            chosen, gradient, product, evaluate, algorithm.step, reduce=scoring.ranks.sum
+        )
 
 
 def _self_kl(policy: ActorCritic, micro: MicroBatch, part: Batch, scoring: Scoring) -> Callable[[], Tensor]:
@@ -246,10 +266,11 @@ def critic_update(
     for _ in range(critic.epochs):
         optimiser.zero_grad(set_to_none=True)
         totals = {}
-        for micro, part in micro_batches(sheet, batch, scoring.token_budget):
+        for micro, part in micro_batches(sheet, batch, scoring):
             scores = score(policy, micro, scoring.temperature, Want(entropy="none", detach_critic=True))
             loss, sums = value_loss(critic, scores, part)
             loss.backward()
             add_sums(totals, sums)
+        sum_gradients(policy.critic_parameters().values(), scoring.ranks)
         optimiser.step()
-    return totals
+    return scoring.ranks.add_up(totals)

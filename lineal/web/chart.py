@@ -45,9 +45,9 @@ class Scale:
 def ticks(low: float, high: float, wanted: int = 4) -> Scale:
     """Round numbers (1, 2 or 5 times a power of ten) that span low to high."""
     # Less than what a float can tell apart at this size would be one and the same tick.
-    if not high - low > 1e-9 * max(abs(low), abs(high)):
-        margin = abs(low) * 0.1 or 1.0
-        low, high = low - margin, high + margin
+    if not high - low > max(1e-9 * max(abs(low), abs(high)), 1e-300):
+        margin = abs(low) * 0.1
+        low, high = (low - margin, high + margin) if margin else (0.0, 1.0)
     rough = high / wanted - low / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next((m for m in (1.0, 2.0, 5.0) if m * power >= rough * 0.999), 10.0)

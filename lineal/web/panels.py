@@ -80,7 +80,8 @@ PANELS = (
 
 def charts(run: RunView) -> tuple[str, str, str]:
     """The wide figures, the small ones, and those of every other number that varies, as HTML."""
-    heroes = [p for p in HEROES if _present(run, p)]
+    # One measurement makes no curve; it is among the figures above.
+    heroes = [p for p in HEROES if any(len(run.values(name)) > 1 for name in p.names)]
     wide = "".join(_figure(run, panel, hero=True) for panel in heroes)
     small = "".join(_figure(run, panel) for panel in PANELS if _present(run, panel))
     drawn = {name for panel in (*HEROES, *PANELS) for name in panel.names}
@@ -106,7 +107,8 @@ def _figure(run: RunView, panel: Panel, *, hero: bool = False) -> str:
 def line_of(run: RunView, name: str, label: str | None = None) -> Line:
     """A number of a run as a line; few points, such as evaluations, are dots."""
     points = run.series(name)
-    return Line(label or name, points, smooth=len(points) > 30, dots=len(points) <= 12)
+    label = label or name.rsplit("/", 1)[-1].replace("_", " ")
+    return Line(label, points, smooth=len(points) > 30, dots=len(points) <= 12)
 
 
 def comparison(runs: Sequence[RunView], labels: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def samples_section(run: RunView) -> str:
     same = {s.prompt for s in before} & {s.prompt for s in after}
     parts = ["<h2>What it writes</h2>"]
     if not after:
-        return parts[0] + _table(before[:ROWS])
+        return parts[0] + _table(spread(before))
     if same:
         # The same prompts on both sides say more than a choice of each.
         before = [s for s in before if s.prompt in same]

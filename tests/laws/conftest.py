@@ -119,7 +119,9 @@ class World:
         chance_P = self.probability(theta).detach()[index_N].reshape(-1, size).prod(1)
         assert torch.isclose(chance_P.sum(), torch.ones((), dtype=torch.float64))
         share_B1 = (chance_P * len(chance_P))[group_N][:, None]
-        return replace(batch, weight_BT=batch.weight_BT * share_B1, step_weight_BT=batch.step_weight_BT * share_B1)
+        return replace(
+            batch, weight_BT=batch.weight_BT * share_B1, step_weight_BT=batch.step_weight_BT * share_B1
+        )
 
     def gradient(self, algorithm: Algorithm, theta: Tensor, **settings) -> Tensor:
         """The gradient of `expected`."""

@@ -41,7 +41,9 @@ def everything() -> dict[str, Algorithm]:
         "ppo+sqrt": replace(ppo, penalty=(SqrtKL(0.5),)),
         "ppo+k1": replace(ppo, penalty=(AdaptiveKL(estimator="k1"),)),
         "grpo+reward": replace(grpo, penalty=(ReferenceKL(0.1, "k1", place="reward"),)),
-        "ppo+value clip": replace(ppo, advantage=replace(ppo.advantage, critic=Critic(clip=0.2), scale_reward=True)),
+        "ppo+value clip": replace(
+            ppo, advantage=replace(ppo.advantage, critic=Critic(clip=0.2), scale_reward=True)
+        ),
     }
 
 
@@ -59,7 +61,9 @@ class Case:
         last_BT = torch.arange(WIDTH) == length_B[:, None] - 1
         reward_B = torch.randint(0, 2, (rows,), generator=self.generator).double()
         self.rollout = Rollout(
-            action_BT=torch.where(mask_BT, torch.randint(0, VOCABULARY, (rows, WIDTH), generator=self.generator), 0),
+            action_BT=torch.where(
+                mask_BT, torch.randint(0, VOCABULARY, (rows, WIDTH), generator=self.generator), 0
+            ),
             mask_BT=mask_BT,
             reward_BT=torch.where(last_BT, reward_B[:, None], 0.0),
             behaviour_logp_BT=self.random(mask_BT),

@@ -76,17 +76,24 @@ def test_exact_kl_has_no_gradient_at_the_old_policy(world):
     logp_BTV = world.distribution(theta)
     kl_BT = exact_kl(logp_BTV.detach(), logp_BTV)
     assert kl_BT.abs().max() <= 1e-12
-    assert gradient((world.probability(theta).detach()[:, None] * kl_BT)[world.mask_BT].sum(), theta).abs().max() <= 1e-12
+    assert (
+        gradient((world.probability(theta).detach()[:, None] * kl_BT)[world.mask_BT].sum(), theta).abs().max()
+        <= 1e-12
+    )
 
 
 def make(penalty: Penalty) -> Algorithm:
-    return Algorithm(Group(1), FullReturn(), TokenRatio(), Linear(), PlainSum(), (penalty,), Adam(minibatches=2))
+    return Algorithm(
+        Group(1), FullReturn(), TokenRatio(), Linear(), PlainSum(), (penalty,), Adam(minibatches=2)
+    )
 
 
 def expected_penalty(world, penalty: Penalty, new: Tensor, old: Tensor, reference: Tensor) -> Tensor:
     """The penalty of every completion, each as likely as the old policy makes it."""
     rollout = replace(
-        world.rollout(), old_logp_BT=world.logp(old).detach(), reference_logp_BT=world.logp(reference).detach()
+        world.rollout(),
+        old_logp_BT=world.logp(old).detach(),
+        reference_logp_BT=world.logp(reference).detach(),
     )
     batch = world.likely(prepare(make(penalty), rollout, STATE), old, 1)
     new_BTV, old_BTV = world.distribution(new), world.distribution(old).detach()

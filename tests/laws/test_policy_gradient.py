@@ -49,7 +49,9 @@ def test_reward_to_go_drops_only_what_is_zero_on_average(process):
     before = replace(plain(FullReturn()), advantage=FullReturn())
     assert close(process.gradient(before, theta), process.gradient(plain(RewardToGo()), theta))
     rollout = process.rollout()
-    full, to_go = (prepare(plain(a), rollout, AlgorithmState()).advantage_BT for a in (FullReturn(), RewardToGo()))
+    full, to_go = (
+        prepare(plain(a), rollout, AlgorithmState()).advantage_BT for a in (FullReturn(), RewardToGo())
+    )
     assert not torch.allclose(full, to_go)
 
 
@@ -69,7 +71,10 @@ def test_a_running_mean_of_earlier_batches_adds_nothing(world, seen):
 def test_any_value_of_the_situation_adds_nothing(world, advantage):
     """The critic may be as wrong as it likes, as long as it has not seen the action."""
     theta = world.theta(4)
-    value_N = torch.randn(len(world.features_NK), generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 9
+    value_N = (
+        torch.randn(len(world.features_NK), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        * 9
+    )
 
     def with_values(rollout):
         index_N, _ = world.groups(1)

@@ -67,7 +67,12 @@ def test_means_have_total_weight_one(batch):
 def test_all_agree_at_equal_lengths_up_to_their_constant(length, prompts, size):
     mask_BT, group_B = tensors([length] * (prompts * size), list(range(prompts)) * size)
     weights = {n: r(mask_BT, group_B, torch.float64) for n, r in zip(names, ALL)}
-    for name, constant in (("PerToken", 1), ("PerPromptToken", 1), ("PerBudget", 7 / length), ("PlainSum", 1 / length)):
+    for name, constant in (
+        ("PerToken", 1),
+        ("PerPromptToken", 1),
+        ("PerBudget", 7 / length),
+        ("PlainSum", 1 / length),
+    ):
         assert torch.allclose(weights["PerSequence"], constant * weights[name], rtol=0, atol=1e-14), name
 
 
@@ -88,7 +93,9 @@ def test_padding_by_columns_and_by_rows_changes_nothing(reduction, batch, column
     # Padded rows may claim any group, one that exists or not.
     group = torch.cat([group_B, torch.tensor([1, 99, 4])[:rows]])
     padded_BT = reduction(wide_BT, group, torch.float64)
-    assert torch.equal(padded_BT[: mask_BT.shape[0], : mask_BT.shape[1]], reduction(mask_BT, group_B, torch.float64))
+    assert torch.equal(
+        padded_BT[: mask_BT.shape[0], : mask_BT.shape[1]], reduction(mask_BT, group_B, torch.float64)
+    )
     assert padded_BT[~wide_BT].abs().sum() == 0
 
 
@@ -100,7 +107,9 @@ def test_the_order_of_rows_changes_nothing(reduction, batch, random):
     random.shuffle(order)
     index = torch.tensor(order)
     weight_BT = reduction(mask_BT, group_B, torch.float64)
-    assert torch.allclose(reduction(mask_BT[index], group_B[index], torch.float64), weight_BT[index], rtol=1e-14)
+    assert torch.allclose(
+        reduction(mask_BT[index], group_B[index], torch.float64), weight_BT[index], rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize("reduction", ALL, ids=names)

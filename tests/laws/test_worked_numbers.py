@@ -64,9 +64,14 @@ def test_soft_overlong_penalty():
 
 def test_bradley_terry():
     """p_i / (p_i + p_j) with p = exp(sum r)."""
-    first, second = torch.tensor([1.0, 0.5], dtype=torch.float64), torch.tensor([-0.5, 0.5], dtype=torch.float64)
+    first, second = (
+        torch.tensor([1.0, 0.5], dtype=torch.float64),
+        torch.tensor([-0.5, 0.5], dtype=torch.float64),
+    )
     odds_first, odds_second = first.exp(), second.exp()
-    assert torch.allclose(bradley_terry(first, second), odds_first / (odds_first + odds_second), rtol=0, atol=1e-12)
+    assert torch.allclose(
+        bradley_terry(first, second), odds_first / (odds_first + odds_second), rtol=0, atol=1e-12
+    )
     assert bradley_terry(first, second)[1].item() == 0.5
     equal = preference_loss(second, second, preference=torch.full((2,), 0.5, dtype=torch.float64))
     assert equal.item() == pytest.approx(math.log(2), abs=1e-12)

@@ -12,7 +12,7 @@ from lineal.models.decoder import PRESETS, Decoder, DecoderConfig
 
 def tiny_config(layout: str, **options: object) -> DecoderConfig:
     """A two-layer decoder of a layout, with grouped heads where the layout has them."""
-    shape = dict(vocab_size=13, width=16, layers=2, heads=4, inner=64, context=24)
+    shape = {"vocab_size": 13, "width": 16, "layers": 2, "heads": 4, "inner": 64, "context": 24}
     grouped = {} if "gpt" in layout else {"kv_heads": 2}
     return PRESETS[layout](**{**shape, **grouped, **options})
 

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lineal.errors import UsageError
 from lineal.models.decoder import PRESETS, Decoder, DecoderConfig, llama_config, parameter_count
 
-SHAPE = dict(vocab_size=13, width=16, layers=2, heads=4, inner=64, context=24)
+SHAPE = {"vocab_size": 13, "width": 16, "layers": 2, "heads": 4, "inner": 64, "context": 24}
 
 
 def test_hidden_states_and_logits_have_their_shapes(build, layout, token_BT):
@@ -29,8 +29,8 @@ def test_every_type_stays_itself(build, layout, token_BT, dtype):
     assert decoder.dtype == dtype
     assert decoder(token_BT).dtype == dtype
     exact = build(layout)(token_BT)
-    worst = (decoder(token_BT).double() - exact).abs().max()
-    assert worst < {torch.float32: 1e-4, torch.float64: 1e-12, torch.bfloat16: 0.3}[dtype]
+    error = (decoder(token_BT).double() - exact).abs().mean()
+    assert error < {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.1}[dtype]
 
 
 def test_initialise_depends_on_the_seed_only(layout):
@@ -127,7 +127,7 @@ def test_second_derivatives_exist_with_the_math_kernel(build, layout, token_BT):
     with sdpa_kernel(SDPBackend.MATH):
         total = decoder.logits(decoder(token_BT)).log_softmax(-1).square().mean()
         first = torch.autograd.grad(total, parameters, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), parameters)
+        second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), parameters)
     assert all(g.isfinite().all() for g in second)
     assert sum(g.abs().sum() for g in second) > 0
 

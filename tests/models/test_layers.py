@@ -31,9 +31,13 @@ def test_rotation_turns_pairs_by_the_position_times_their_frequency():
     for t in range(6):
         for i in range(4):
             angle = t * 10_000.0 ** (-2 * i / 8)
-            a, b = x[0, t, 0, i], x[0, t, 0, i + 4]
-            assert turned[0, t, 0, i] == pytest.approx(a * math.cos(angle) - b * math.sin(angle), abs=1e-6)
-            assert turned[0, t, 0, i + 4] == pytest.approx(b * math.cos(angle) + a * math.sin(angle), abs=1e-6)
+            a, b = float(x[0, t, 0, i]), float(x[0, t, 0, i + 4])
+            assert float(turned[0, t, 0, i]) == pytest.approx(
+                a * math.cos(angle) - b * math.sin(angle), abs=1e-6
+            )
+            assert float(turned[0, t, 0, i + 4]) == pytest.approx(
+                b * math.cos(angle) + a * math.sin(angle), abs=1e-6
+            )
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 11))

@@ -98,7 +98,8 @@ class TestLinear:
         found = linear_logp(hidden, weight, action, temperature, bias=bias, chunk=chunk)
         assert torch.allclose(found, wanted, atol=1e-12)
         for a, b in zip(
-            torch.autograd.grad((found * slope).sum(), inputs), torch.autograd.grad((wanted * slope).sum(), inputs)
+            torch.autograd.grad((found * slope).sum(), inputs),
+            torch.autograd.grad((wanted * slope).sum(), inputs),
         ):
             assert torch.allclose(a, b, atol=1e-12)
 
@@ -132,7 +133,9 @@ class TestLinear:
         assert torch.allclose(low.double(), linear_logp(hidden, weight, action), atol=0.1)
 
     def test_autocast_decides_the_precision_of_the_product(self):
-        hidden, weight, _, action = (x.float() if x is not None and x.is_floating_point() else x for x in self.case(False))
+        hidden, weight, _, action = (
+            x.float() if x is not None and x.is_floating_point() else x for x in self.case(False)
+        )
         with torch.autocast("cpu", torch.bfloat16):
             whole, pieces = (linear_logp(hidden, weight, action, chunk=c) for c in (11, 4))
         assert torch.allclose(whole, pieces, atol=1e-5)

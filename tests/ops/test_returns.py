@@ -74,7 +74,9 @@ def test_gae_of_environments_bootstraps_from_the_value_it_is_given(case, discoun
     settings = {"next_value_BT": after_BT, "segment_BT": segment_BT}
     with_ends = gae(reward_BT, value_BT, mask_BT, discount, decay, ended_BT=ended_BT, **settings)
     assert torch.allclose(with_ends, wanted_BT, atol=1e-10)
-    assert torch.allclose(gae(reward_BT, value_BT, mask_BT, discount, decay, **settings), wanted_BT, atol=1e-10)
+    assert torch.allclose(
+        gae(reward_BT, value_BT, mask_BT, discount, decay, **settings), wanted_BT, atol=1e-10
+    )
 
 
 @given(episodes(), st.floats(0, 1))

@@ -1,11 +1,13 @@
-"""Faults of the operating system, injected one call at a time."""
+"""Faults of the operating system, injected one call at a time; and temporary folders in memory."""
 
 from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,16 @@ class FaultyOs:
             return result
 
         return call
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """A temporary folder, in memory where there is one: tests here sync files thousands of times."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="lineal-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_hostile_metric_values_are_cleaned():
     assert show_number("\x1b[31mx") == "x"
     assert (
         show_number(3) == "3"
-        and show_number(0.00012345) == "0.0001235"
+        and show_number(0.00012346) == "0.0001235"
         and show_number(float("inf")) == "inf"
     )
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from lineal.train.guard import Guard
-from lineal.train.order import Order
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
+from lineal.train.order import Order
 from lineal.train.run import Run
 
 STEPS, EPOCHS, ROWS = 12, 2, 23
@@ -113,36 +113,36 @@ def outcome(path: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> dict[str, bytes]:
-    path = tmp_path_factory.mktemp("straight") / "run"
+def straight(tmp_path_factory) -> tuple[dict[str, bytes], float]:
+    """The outcome of an uninterrupted run, and the seconds it took."""
+    path, start = tmp_path_factory.mktemp("straight") / "run", time.perf_counter()
     assert os.waitstatus_to_exitcode(os.waitpid(forked(path), 0)[1]) == 0
-    return outcome(path)
+    return outcome(path), time.perf_counter() - start
 
 
 def test_two_uninterrupted_runs_are_equal(straight, tmp_path):
     """The control: without it the next tests would mean little."""
     os.waitpid(forked(tmp_path / "run"), 0)
-    assert outcome(tmp_path / "run") == straight
-    assert len(straight["metrics.jsonl"].splitlines()) == STEPS
+    assert outcome(tmp_path / "run") == straight[0]
+    assert len(straight[0]["metrics.jsonl"].splitlines()) == STEPS
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_kills_at_random_instants_change_nothing(straight, tmp_path, seed):
     chance, path, kills = random.Random(seed), tmp_path / "run", 0
     while True:
-        child = forked(path, pause=0.0005)
-        time.sleep(chance.uniform(0.005, 0.12))
+        child = forked(path)
+        # Longer and longer, so that a slow machine gets there as well.
+        time.sleep(chance.uniform(0, 0.15 + kills / 200) * straight[1])
         os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code == 0:
             break
         assert code == -signal.SIGKILL, "a resumed run never fails, whatever the last one left behind"
         kills += 1
-        assert kills < 200, "no progress"
-    assert kills >= 3
-    assert outcome(path) == straight
-    leftovers = [p.name for p in path.rglob("*.tmp")]
-    assert leftovers == [] and (path / "final" / "done").exists()
+    assert kills >= 5
+    assert outcome(path) == straight[0]
+    assert list(path.rglob("*.tmp")) == [] and (path / "final" / "done").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -154,4 +154,4 @@ def test_a_polite_stop_is_resumed_too(straight, tmp_path, number, code):
     os.kill(child, number)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
     assert os.waitstatus_to_exitcode(os.waitpid(forked(path), 0)[1]) == 0
-    assert outcome(path) == straight
+    assert outcome(path) == straight[0]

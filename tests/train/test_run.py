@@ -195,7 +195,7 @@ def test_a_log_shorter_than_it_was_is_mentioned(run, capsys):
     os.truncate(run.path / "metrics.jsonl", 5)
     with Run.open(run.path) as resumed:
         assert resumed.restore() is not None
-    assert "metrics.jsonl is 23 bytes shorter than at step 1" in capsys.readouterr().err
+    assert "metrics.jsonl is 22 bytes shorter than at step 1" in capsys.readouterr().err
 
 
 def test_how_many_are_kept_is_remembered(tmp_path):
@@ -304,9 +304,12 @@ def test_final_appears_whole_or_not_at_all(run):
 
 
 def test_a_full_disk_while_finishing_is_one_line(run, faulty):
-    with faulty(fail_at=3, error=errno.ENOSPC), pytest.raises(RunError, match="final cannot be written"):
-        with run.final_folder() as folder:
-            (folder / "config.json").write_bytes(b"{}")
+    with (
+        faulty(fail_at=3, error=errno.ENOSPC),
+        pytest.raises(RunError, match="final cannot be written"),
+        run.final_folder() as folder,
+    ):
+        (folder / "config.json").write_bytes(b"{}")
     assert not run.final.exists()
 
 

@@ -72,7 +72,6 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
 def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write `model.safetensors`, whole or not at all, with the metadata that transformers asks for."""
     path, temporary = folder / WEIGHTS, folder / (WEIGHTS + ".tmp")
-    # Contiguous copies of their own: safetensors refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, temporary, metadata={"format": "pt"})
@@ -110,7 +109,6 @@ def _nothing_there(folder: Path) -> str:
     if pickles:
         return (
             f"{folder} holds its weights only as a pickle ({pickles[0]}), which can run any code when it is opened; "
-            "it was not. If you trust it, rewrite it once with transformers: "
-            f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)."
+            f"it was not. If you trust it, rewrite it once: lineal convert {folder} NEW_FOLDER."
         )
     return f"{folder} holds neither {WEIGHTS} nor {INDEX}: give a model folder that does."

@@ -1,0 +1,101 @@
+"""One policy spread over several processes (FSDP2): parameters, gradients and optimiser each held in parts.
+
+The sampler, the scoring passes without gradients and the held-out figures use a whole copy, refreshed once per step,
+so that decoding sends nothing. Second derivatives do not pass through sharded parameters: natural steps are replicated.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lineal.models.decoder import Decoder
+from lineal.models.policy import ActorCritic
+from lineal.train.distributed import Ranks, is_sharded
+
+
+def whole_copy(policy: ActorCritic) -> ActorCritic:
+    """A frozen copy of a policy that is not sharded yet."""
+    twin = copy.deepcopy(policy).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
+
+
+def shard(module: nn.Module, ranks: Ranks) -> None:
+    """Spread a module over all processes, in place: each block of a decoder by itself, then what is left of it.
+
+    Gradients come out summed over the processes, not averaged: the weights of a loss belong to the whole batch.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    # A value head returns a view, and nothing here writes into it.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    mesh = init_device_mesh(next(module.parameters()).device.type, (ranks.world,))
+    roots = [part for part in module.modules() if isinstance(part, Decoder)]
+    for decoder in roots:
+        for block in decoder.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(decoder, mesh=mesh)
+    inside = {id(parameter) for decoder in roots for parameter in decoder.parameters()}
+    for part in module.children():
+        if any(id(parameter) not in inside for parameter in part.parameters()):
+            fully_shard(part, mesh=mesh)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            # One division fewer, and gloo has no premultiplied sum.
+            part.set_force_sum_reduction_for_comms(True)
+
+
+def settle(module: nn.Module) -> None:
+    """Give back what a forward pass left unsharded, so that the module's parameters are its shards again."""
+    for part in module.modules():
+        if hasattr(part, "reshard"):
+            part.reshard()
+
+
+@torch.no_grad()
+def refresh(twin: nn.Module, module: nn.Module) -> None:
+    """Copy a sharded module's parameters into its whole copy; every process must call it."""
+    settle(module)
+    for mine, theirs in zip(twin.parameters(), module.parameters(), strict=True):
+        mine.copy_(whole(theirs))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor with all its parts, where it is sharded (then every process must ask); else itself."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def alike(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which every process holds, spread as `like` is; else itself."""
+    if not is_sharded(like) or tensor.shape != like.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    placed = tensor.to(like.device)
+    return distribute_tensor(placed, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]
+
+
+def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Tensors made whole one by one, on the first process's CPU; the others keep nothing."""
+    kept: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        complete = whole(tensor.detach())
+        if ranks.first:
+            kept[name] = complete.cpu() if is_sharded(tensor) else complete
+    return kept
+
+
+def spread_state(optimiser: torch.optim.Optimizer) -> None:
+    """Spread the whole tensors of an optimiser's state as the parameters they belong to."""
+    for parameter, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.dim():
+                values[name] = alike(value, parameter)
