@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lineal.models.attention import Attention, attend_one, flat_mask
+from lineal.models.attention import Attention, flat_mask
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import GeluMLP, LayerNorm, RMSNorm, SwiGLU, rotate
@@ -59,28 +59,46 @@ class FlatPass:
         self, token_N: Int[Tensor, " N"], cache: KeyValueCache, step: Step
     ) -> Float[Tensor, "N D"]:
         """Read the tokens, store their keys and values in the cache, and give the hidden states."""
-        decoder = self.decoder
+        decoder, where = self.decoder, step.position_BT
         x_ND = F.embedding(token_N, decoder.embedding.weight)
-        rotation, mask = None, step.mask
-        if decoder.rotary is not None:
-            if step.position_BT is None:
-                rotation = decoder.rotary.between(step.span - 1, step.span)
-            else:
-                cos_N11D, sin_N11D = decoder.rotary.at(step.position_BT)
-                rotation = cos_N11D[:, 0], sin_N11D[:, 0]
+        rotation = None
+        if decoder.rotary is not None and where is not None:
+            cos_N11D, sin_N11D = decoder.rotary.at(where)
+            rotation = cos_N11D[:, 0], sin_N11D[:, 0]
+        elif decoder.rotary is not None:
+            rotation = decoder.rotary.between(step.span - 1, step.span)
         elif decoder.position is not None:
-            where = step.position_BT[:, 0] if step.position_BT is not None else slice(step.span - 1, step.span)
-            x_ND = x_ND + decoder.position.weight[where]
-        if mask is not None:
-            mask = flat_mask(mask, decoder.config.kv_heads)
+            x_ND = x_ND + decoder.position.weight[step.span - 1 if where is None else where[:, 0]]
+        view = self._view(token_N.shape[0], rotation, cache, step)
         for index, layer in enumerate(self._layers):
-            x_ND = layer(x_ND, index, rotation, mask, cache, step)
+            x_ND = layer(x_ND, index, view)
         return self._last(x_ND)
+
+    def _view(self, rows: int, rotation: tuple[Tensor, Tensor] | None, cache: KeyValueCache, step: Step) -> _View:
+        kv_heads = self.decoder.config.kv_heads
+        # Slots and heads merge without a copy; the views of all layers are made at once.
+        seen = cache.store[:, :, :rows].flatten(2, 3)[..., : step.span, :]
+        mask = seen.new_zeros(1) if step.mask is None else flat_mask(step.mask, kv_heads)
+        keys = seen[:, 0].transpose(2, 3).unbind(0)
+        return _View(rotation, mask, int(step.mask is not None), keys, seen[:, 1].unbind(0), cache, step)
+
+
+@dataclass(frozen=True)
+class _View:
+    rotation: tuple[Tensor, Tensor] | None
+    mask: Tensor
+    masked: int
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    cache: KeyValueCache
+    step: Step
 
 
 @dataclass(frozen=True)
 class _Layer:
-    attention: Attention
+    heads: int
+    kv_heads: int
+    head_width: int
     attention_norm: Callable[[Tensor], Tensor]
     mlp_norm: Callable[[Tensor], Tensor]
     query_norm: Callable[[Tensor], Tensor]
@@ -95,54 +113,42 @@ class _Layer:
     down_bias: Tensor | None
     gated: bool
     post: bool
+    qk_norm: bool
 
     @staticmethod
     def of(block: Block) -> _Layer:
-        attention, mlp = block.attention, block.mlp
-        up = mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up
+        a, mlp = block.attention, block.mlp
         weights = []
-        for linear in (attention.qkv, attention.out, up, mlp.down):
+        for linear in (a.qkv, a.out, mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, mlp.down):
             weights += [linear.weight.detach().t(), None if linear.bias is None else linear.bias.detach()]
-        norms = [_norm(n) for n in (block.attention_norm, block.mlp_norm, attention.query_norm, attention.key_norm)]
-        return _Layer(attention, *norms, *weights, gated=isinstance(mlp, SwiGLU), post=block.post)
+        norms = [_norm(n) for n in (block.attention_norm, block.mlp_norm, a.query_norm, a.key_norm)]
+        kinds = isinstance(mlp, SwiGLU), block.post, a.query_norm is not None
+        return _Layer(a.heads, a.kv_heads, a.head_width, *norms, *weights, *kinds)
 
-    def __call__(
-        self,
-        x_ND: Tensor,
-        index: int,
-        rotation: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
-        cache: KeyValueCache,
-        step: Step,
-    ) -> Tensor:
+    def __call__(self, x_ND: Tensor, index: int, view: _View) -> Tensor:
         if self.post:
-            x_ND = self.attention_norm(self._attend(x_ND, x_ND, index, rotation, mask, cache, step))
+            x_ND = self.attention_norm(self._attend(x_ND, x_ND, index, view))
             return self.mlp_norm(self._feed(x_ND, x_ND))
-        x_ND = self._attend(x_ND, self.attention_norm(x_ND), index, rotation, mask, cache, step)
+        x_ND = self._attend(x_ND, self.attention_norm(x_ND), index, view)
         return self._feed(x_ND, self.mlp_norm(x_ND))
 
-    def _attend(
-        self,
-        x_ND: Tensor,
-        h_ND: Tensor,
-        index: int,
-        rotation: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
-        cache: KeyValueCache,
-        step: Step,
-    ) -> Tensor:
-        a = self.attention
-        qkv_NHD = _linear(h_ND, self.qkv, self.qkv_bias).view(len(x_ND), -1, a.head_width)
-        if a.query_norm is not None:
-            query_NHD, key_NHD = qkv_NHD[:, : a.heads], qkv_NHD[:, a.heads : a.turned]
+    def _attend(self, x_ND: Tensor, h_ND: Tensor, index: int, view: _View) -> Tensor:
+        heads, kv_heads, head_width = self.heads, self.kv_heads, self.head_width
+        rows, turned = x_ND.shape[0], heads + kv_heads
+        qkv_NHD = _linear(h_ND, self.qkv, self.qkv_bias).view(rows, turned + kv_heads, head_width)
+        query_NHD, turned_NHD = qkv_NHD[:, :heads], qkv_NHD[:, :turned]
+        if self.qk_norm:
+            key_NHD = qkv_NHD[:, heads:turned]
             query_NHD.copy_(self.query_norm(query_NHD))
             key_NHD.copy_(self.key_norm(key_NHD))
-        if rotation is not None:
-            turned_NHD = qkv_NHD[:, : a.turned]
-            rotate(turned_NHD, *rotation, out=turned_NHD)
-        cache.write(index, step, qkv_NHD[:, a.heads :].view(len(x_ND), 1, 2, a.kv_heads, a.head_width))
-        key, value = cache.read(index, step)
-        mixed_ND = attend_one(qkv_NHD[:, : a.heads], key, value, mask)
+        if view.rotation is not None:
+            # In place, so that keys and values stay side by side and reach the cache in one copy.
+            rotate(turned_NHD, *view.rotation, out=turned_NHD)
+        view.cache.write(index, view.step, qkv_NHD[:, heads:].view(rows, 1, 2, kv_heads, head_width))
+        query = query_NHD.reshape(rows * kv_heads, heads // kv_heads, head_width)
+        scale, beta = head_width**-0.5, view.masked
+        score = torch.baddbmm(view.mask, query, view.keys[index], beta=beta, alpha=scale)
+        mixed_ND = torch.bmm(score.softmax(-1), view.values[index]).view(rows, -1)
         return _add_linear(x_ND, mixed_ND, self.out, self.out_bias)
 
     def _feed(self, x_ND: Tensor, h_ND: Tensor) -> Tensor:

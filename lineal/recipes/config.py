@@ -183,6 +183,10 @@ class RunOptions:
     """Samples per held-out prompt at temperature 1."""
     time_limit: float = 0.0
     """Stop (cleanly, with a final model) after this many seconds of training; 0 for no limit."""
+    token_limit: int = 0
+    """Stop after this many tokens were sampled (or trained on); 0 for no limit."""
+    eval_split: str = "held_out"
+    """Prompts of the first and last evaluation: held_out, or validation while settings are still being chosen."""
     quiet: bool = False
     """Print no progress."""
 

@@ -34,7 +34,7 @@ from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Scoring, Sheet, Want, score
-from lineal.train.session import autocast_dtype, finish, model_card, place, restore, save, scheduled
+from lineal.train.session import autocast_dtype, evaluated, finish, model_card, over, place, restore, save, scheduled
 from lineal.train.tasks import build_scorer, build_task
 from lineal.types import Completion
 
@@ -106,7 +106,7 @@ def run(config: LanguageConfig, run: Run) -> None:
             metrics = train_step(config, parts, step, guard)
             tokens += int(metrics["tokens"])
             metrics |= {"learning_rate": rate, "num_tokens": tokens}
-            last = step == config.run.steps or _over(config.run.time_limit, started)
+            last = step == config.run.steps or over(config.run, started, tokens)
             if config.run.eval_every and step % config.run.eval_every == 0 and not last:
                 metrics |= _check(config, parts, step, whole=False)
                 last = 0 < config.optimiser.stop_accuracy <= metrics.get("eval/accuracy", -1.0)
@@ -122,10 +122,6 @@ def run(config: LanguageConfig, run: Run) -> None:
             if last:
                 return _finish(config, run, parts, step)
     return _finish(config, run, parts, done)
-
-
-def _over(limit: float, started: float) -> bool:
-    return limit > 0 and time.monotonic() - started > limit
 
 
 def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]:
@@ -264,7 +260,7 @@ def _check(config: LanguageConfig, parts: Parts, step: int, *, whole: bool) -> d
 
 
 def _evaluation(config: LanguageConfig, parts: Parts, data: Pairs, step: int, whole: bool) -> Evaluation:
-    examples = data.task.held_out if whole or not data.task.validation else data.task.validation
+    examples = evaluated(data.task, config.run, whole)
     count = config.run.eval_prompts if whole else min(128, config.run.eval_prompts)
     return evaluate(
         parts.decoder, parts.tokenizer, examples[:count], data.scorer, data.sampling,

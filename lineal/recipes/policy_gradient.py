@@ -47,7 +47,7 @@ from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Scoring, Sheet, score_all
-from lineal.train.session import autocast_dtype, finish, model_card, place, restore, save, scheduled
+from lineal.train.session import autocast_dtype, evaluated, finish, model_card, over, place, restore, save, scheduled
 from lineal.train.tasks import build_scorer, build_task
 from lineal.train.update import Sums, adam_update, critic_update, frozen_copy, natural_update, silent
 from lineal.types import Rollout
@@ -165,7 +165,7 @@ def run(config: PolicyGradientConfig, run: Run) -> None:
             now.position, now.refused = experience.position, guard.in_a_row
             now.tokens += int(experience.metrics["tokens"])
             metrics = {**experience.metrics, **metrics, "learning_rate": rate, "num_tokens": now.tokens}
-            last = step == config.run.steps or _out_of_time(config, started)
+            last = step == config.run.steps or over(config.run, started, now.tokens)
             if config.run.eval_every and step % config.run.eval_every == 0 and not last:
                 metrics |= _evaluate(config, run, parts, step, whole=False).metrics()
             run.log(step, metrics)
@@ -187,10 +187,6 @@ def run(config: PolicyGradientConfig, run: Run) -> None:
                 _finish(config, run, parts, step)
                 return
         _finish(config, run, parts, done)
-
-
-def _out_of_time(config: PolicyGradientConfig, started: float) -> bool:
-    return config.run.time_limit > 0 and time.monotonic() - started > config.run.time_limit
 
 
 def _task(config: PolicyGradientConfig) -> tuple[TextTask, Any]:
@@ -352,7 +348,7 @@ def _summary(algorithm: Algorithm, sums: Sums) -> dict[str, float]:
 
 def _evaluate(config: PolicyGradientConfig, run: Run, parts: Parts, step: int, *, whole: bool) -> Evaluation:
     """Held-out figures: validation prompts on the way, the test prompts at the start and at the end."""
-    examples = parts.task.held_out if whole or not parts.task.validation else parts.task.validation
+    examples = evaluated(parts.task, config.run, whole)
     count = config.run.eval_prompts if whole else min(128, config.run.eval_prompts)
     found = evaluate(
         parts.policy.decoder, parts.tokenizer, examples[:count], parts.scorer, parts.sampling,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group, mixed_groups
 from lineal.tokenizers import Tokenizer
 from lineal.train.console import warn
+from lineal.train.distributed import ALONE, Ranks
+from lineal.train.gathered import Gathered, exchange
 from lineal.train.order import Order
-from lineal.types import Completion, Rollout
+from lineal.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Source:
     """Where completions and rewards come from; the same for every step of a run.
 
     examples, order: the training prompts and the order they are drawn in. group: how many completions each gets and
-    which groups are kept. seed: of order and sampling. rank, world: this process's share of the prompts.
+    which groups are kept. seed: of order and sampling. ranks: the processes that share the prompts.
     """
 
     examples: Sequence[Example]
@@ -38,24 +40,7 @@ class Source:
     sampling: Sampling
     seed: int
     shuffle_rewards: bool = False
-    rank: int = 0
-    world: int = 1
-
-
-@dataclass
-class Gathered:
-    """Groups gathered so far in one step, in the order of their prompts."""
-
-    examples: list[Example] = field(default_factory=list)
-    prompts: list[list[int]] = field(default_factory=list)
-    completions: list[list[Completion]] = field(default_factory=list)
-    texts: list[list[str]] = field(default_factory=list)
-    rewards: list[list[float]] = field(default_factory=list)
-
-    def extend(self, other: Gathered, keep: Sequence[bool]) -> None:
-        """Add the groups of `other` that are kept."""
-        for name in ("examples", "prompts", "completions", "texts", "rewards"):
-            getattr(self, name).extend(x for x, kept in zip(getattr(other, name), keep, strict=True) if kept)
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -78,30 +63,28 @@ def collect(
     step: int,
     position: int,
     should_stop: Callable[[], bool] | None = None,
-    agree: Callable[[int], int] = int,
 ) -> Experience:
     """Sample and score groups until `prompts` of them are kept, or the group's refills are used up.
 
-    prompts, position: counted over all processes. agree: the sum of a number over all processes, so that each of them
-    refills equally often.
+    prompts, position: counted over all processes, and so is everything in the result, equal on each of them.
     """
     kept, first = Gathered(), position
     sums: dict[str, float] = {}
     everything = Gathered()
     missing, rounds = prompts, 0
     while missing > 0 and rounds <= (source.group.refill if source.group.keep == "mixed" else 0):
-        index = source.order.items(position, missing)[source.rank :: source.world]
+        index = source.order.items(position, missing)
         fresh, scored = sample_groups(decoder, source, index, step, position - first)
         position += missing
         everything.extend(fresh, [True] * len(fresh.rewards))
-        kept.extend(fresh, _kept(fresh, scored, source.group))
-        _add(sums, scored.summary() if scored else {})
+        kept.extend(fresh, _kept(fresh, source.group))
+        _add(sums, scored.summary())
         rounds += 1
-        missing = prompts - agree(len(kept.rewards))
+        missing = prompts - len(kept.rewards)
         if should_stop is not None and should_stop():
             break
     found = prompts - missing
-    if found < prompts:
+    if found < prompts and source.ranks.first:
         warn(
             f"step {step}: {found} of {prompts} groups kept after {rounds} rounds; in the others all rewards are equal "
             "(or missing). " + ("Training on those." if found else "Nothing to train on in this step.")
@@ -115,15 +98,30 @@ def collect(
 
 def sample_groups(
     decoder: Decoder, source: Source, index: Sequence[int], step: int, offset: int
+) -> tuple[Gathered, Scored]:
+    """One group for each prompt, sampled and scored by whichever process has it; `offset` keeps the random numbers of
+    rounds apart. Every process gets all of them."""
+    ranks = source.ranks
+    places = range(offset, offset + len(index))
+    groups, scored = _own_groups(decoder, source, ranks.mine(index), step, ranks.mine(places))
+    if ranks.world > 1:
+        groups, scored = exchange(groups, scored, [source.examples[i] for i in index], ranks)
+    assert scored is not None
+    total, size = list(scored.rewards), source.group.size
+    if source.shuffle_rewards:
+        total = shuffle_rewards(total, source.seed, step)
+    groups.rewards = [total[i * size : (i + 1) * size] for i in range(len(index))]
+    return groups, scored
+
+
+def _own_groups(
+    decoder: Decoder, source: Source, index: Sequence[int], step: int, places: Sequence[int]
 ) -> tuple[Gathered, Scored | None]:
-    """Sample one group for each prompt and score all completions; `offset` keeps the random numbers of rounds apart."""
     if not index:
         return Gathered(), None
     tokenizer, size = source.tokenizer, source.group.size
     examples = [source.examples[i] for i in index]
     prompts = encode_prompts(examples, tokenizer, decoder.config.context)
-    # Sample numbers count over all processes, so that a completion does not depend on how many there are.
-    places = [offset + source.rank + source.world * i for i in range(len(index))]
     groups = generate(
         decoder,
         prompts,
@@ -131,6 +129,7 @@ def sample_groups(
         samples=size,
         seed=source.seed,
         step=step,
+        # Places count over all processes, so that a completion does not depend on how many there are.
         sample_ids=[[place * size + g for g in range(size)] for place in places],
         eos_id=tokenizer.eos_id,
         decode=tokenizer.decode,
@@ -146,16 +145,12 @@ def sample_groups(
         ),
         {"step": step},
     )
-    total = list(scored.rewards)
-    if source.shuffle_rewards:
-        total = shuffle_rewards(total, source.seed, step)
-    rewards = [total[i * size : (i + 1) * size] for i in range(len(groups))]
-    return Gathered(examples, prompts, groups, texts, rewards), scored
+    return Gathered(examples, prompts, groups, texts), scored
 
 
-def _kept(fresh: Gathered, scored: Scored | None, group: Group) -> list[bool]:
+def _kept(fresh: Gathered, group: Group) -> list[bool]:
     whole = [all(math.isfinite(r) for r in rewards) for rewards in fresh.rewards]
-    if group.keep == "all" or not fresh.rewards or scored is None:
+    if group.keep == "all":
         return whole
     flat = torch.tensor([r for rewards in fresh.rewards for r in rewards], dtype=torch.float64)
     index = torch.arange(len(fresh.rewards)).repeat_interleave(group.size)

@@ -109,6 +109,10 @@ class Ranks:
         return items[self.rank :: self.world]
 
 
+ALONE = Ranks()
+"""One process, the default everywhere."""
+
+
 def _encoded(value: Any) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
 
@@ -126,7 +130,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     others, unless by an error: then they end too. One that dies ends all of them, and the first left names it.
     """
     if world_size() == 1:
-        yield Ranks()
+        yield ALONE
         return
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
@@ -193,28 +197,19 @@ def _deadly_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def share_rows(length_N: Sequence[int], token_budget: int, ranks: Ranks) -> tuple[list[int], int]:
-    """Which rows (indices into `length_N`) this process takes, and how many filler micro-batches it needs.
-
-    The longest rows are dealt first, to and fro, so that all processes get nearly the same number of rows and tokens.
-    Under FSDP2 every forward and backward pass is a collective, so all take as many micro-batches as the busiest one.
-    """
-    order = sorted(range(len(length_N)), key=lambda row: (-length_N[row], row))
-    hands: list[list[int]] = [[] for _ in range(ranks.world)]
-    for place, row in enumerate(order):
-        turn, seat = divmod(place, ranks.world)
-        hands[seat if turn % 2 == 0 else ranks.world - 1 - seat].append(row)
-    passes = [_passes([length_N[row] for row in hand], token_budget) for hand in hands]
-    return hands[ranks.rank], max(passes) - passes[ranks.rank]
-
-
-def _passes(lengths: list[int], token_budget: int) -> int:
-    """Micro-batches of rows sorted by length, longest first: as `Sheet.micro_batches` cuts them."""
-    start = passes = 0
-    while start < len(lengths):
-        start += max(1, token_budget // max(1, lengths[start]))
-        passes += 1
-    return passes
+def deal(cost_N: Sequence[int], world: int) -> list[range]:
+    """Consecutive items cut into `world` parts of about equal cost: none is off by more than one item's."""
+    whole, before = max(1, sum(cost_N)), 0
+    ends = [0] * world
+    for item, cost in enumerate(cost_N):
+        # An item belongs to the part in which its middle lies.
+        ends[min(world - 1, world * (2 * before + cost) // (2 * whole))] = item + 1
+        before += cost
+    parts, start = [], 0
+    for end in ends:
+        parts.append(range(start, max(start, end)))
+        start = parts[-1].stop
+    return parts
 
 
 def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:

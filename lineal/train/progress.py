@@ -119,10 +119,13 @@ class Progress:
     def _panel(self) -> Group:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         # Text, not str: a str would be read as markup.
-        rows: list[Any] = [ProgressBar(total=max(1, self.total), completed=self.done), Text(self.line())]
+        top = Table.grid(padding=(0, 1))
+        top.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=24), Text(self.line()))
+        rows: list[Any] = [top]
         if self._history:
             rows.append(Text(f"{self.show[0]} {sparkline(self._history, 48)}"))
         if self._sample:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
 from lineal.models.ragged import Ragged, lay_out
-from lineal.train.distributed import Ranks, share_rows
+from lineal.train.distributed import ALONE, Ranks, deal
 from lineal.types import Rollout, Scores
 
 LOGITS_AT_ONCE = 1 << 25
@@ -64,20 +64,38 @@ class Sheet:
 
     def micro_batches(self, row_N: Tensor, token_budget: int) -> Iterator[MicroBatch]:
         """The given rows, group by group, in runs of at most `token_budget` tokens (one row at least)."""
-        rows = sorted(row_N.tolist(), key=lambda row: self.group_B[row])
+        for run in self.runs(self.by_group(row_N), token_budget):
+            yield self.micro_batch(run)
+
+    def by_group(self, row_N: Tensor) -> list[int]:
+        """The given rows with those of a group side by side."""
+        return sorted(row_N.tolist(), key=lambda row: self.group_B[row])
+
+    def costs(self, rows: list[int]) -> list[int]:
+        """Tokens that each row adds to those before it: its completion, and its prompt where a group begins."""
+        found, group = [], -1
+        for row in rows:
+            fresh, group = self.group_B[row] != group, self.group_B[row]
+            found.append(self.length_B[row] - 1 + (self._prompt(row) if fresh else 0))
+        return found
+
+    def runs(self, rows: list[int], token_budget: int) -> Iterator[list[int]]:
+        """Ordered rows cut into runs of at most `token_budget` tokens (one row at least)."""
         start = used = 0
-        for place, row in enumerate(rows):
-            fresh = place == start or self.group_B[row] != self.group_B[rows[place - 1]]
-            cost = self.length_B[row] - 1 + (len(self.rollout.prompts[self.group_B[row]]) if fresh else 0)
+        for place, (row, cost) in enumerate(zip(rows, self.costs(rows), strict=True)):
             if used + cost > token_budget and place > start:
-                yield self._micro_batch(rows[start:place])
-                start, used = place, 0
-                cost = self.length_B[row] - 1 + len(self.rollout.prompts[self.group_B[row]])
+                yield rows[start:place]
+                # A run reads the prompts of all its rows, also one that the run before has read.
+                start, used, cost = place, 0, self.length_B[row] - 1 + self._prompt(row)
             used += cost
         if rows:
-            yield self._micro_batch(rows[start:])
+            yield rows[start:]
 
-    def _micro_batch(self, rows: list[int]) -> MicroBatch:
+    def _prompt(self, row: int) -> int:
+        return len(self.rollout.prompts[self.group_B[row]])
+
+    def micro_batch(self, rows: list[int]) -> MicroBatch:
+        """The given rows, those of a group side by side, as one micro-batch."""
         device = self.rollout.action_BT.device
         row_N = torch.tensor(rows, device=device)
         groups = list(dict.fromkeys(self.group_B[row] for row in rows))
@@ -113,7 +131,7 @@ class Scoring:
     token_budget: int = 16384
     autocast: torch.dtype | None = None
     reference: Decoder | None = None
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ALONE
     twin: ActorCritic | None = None
 
     def precision(self, device: torch.device) -> AbstractContextManager:
@@ -124,15 +142,16 @@ class Scoring:
 def shared_micro_batches(sheet: Sheet, row_N: Tensor, scoring: Scoring) -> Iterator[tuple[MicroBatch, bool]]:
     """This process's micro-batches of some rows; False marks a filler, which is passed through but counts for nothing."""
     budget, ranks = scoring.token_budget, scoring.ranks
-    if ranks.world == 1:
+    if ranks.world == 1 or not len(row_N):
         yield from ((micro, True) for micro in sheet.micro_batches(row_N, budget))
         return
-    length_N = (sheet.prompt_B + sheet.length_B)[row_N]
-    mine, fillers = share_rows(length_N.tolist(), budget, ranks)
-    yield from ((micro, True) for micro in sheet.micro_batches(row_N[mine], budget))
-    for _ in range(fillers):
-        shortest = length_N.argmin(0, keepdim=True)
-        yield from ((micro, False) for micro in sheet.micro_batches(row_N[shortest], budget))
+    rows = sheet.by_group(row_N)
+    hands = [list(sheet.runs(rows[part.start : part.stop], budget)) for part in deal(sheet.costs(rows), ranks.world)]
+    for run in hands[ranks.rank]:
+        yield sheet.micro_batch(run), True
+    # Under FSDP2 each pass is a collective, so all processes make as many as the busiest one.
+    for _ in range(max(map(len, hands)) - len(hands[ranks.rank])):
+        yield sheet.micro_batch([min(rows, key=lambda row: sheet.length_B[row])]), False
 
 
 @dataclass(frozen=True)

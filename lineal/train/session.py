@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from lineal.environments.text import Example, TextTask
 from lineal.models.decoder import Decoder
 from lineal.models.hf import save_model
 from lineal.optim.schedules import Schedule
@@ -92,3 +94,16 @@ def scheduled(schedule: Schedule, peak: float, step: int, optimiser: torch.optim
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
     return rate
+
+
+def over(options: Any, started: float, tokens: int) -> bool:
+    """Whether a run has used up its time or its tokens (the recipe's RunOptions; `started` by the monotonic clock)."""
+    late = options.time_limit > 0 and time.monotonic() - started > options.time_limit
+    return late or 0 < options.token_limit <= tokens
+
+
+def evaluated(task: TextTask, options: Any, whole: bool) -> Sequence[Example]:
+    """The prompts of an evaluation: the held-out ones first and last, validation ones in between or when asked for."""
+    if task.validation and (not whole or options.eval_split == "validation"):
+        return task.validation
+    return task.held_out

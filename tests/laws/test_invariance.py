@@ -15,13 +15,13 @@ from lineal.objectives.algorithm import (
     Batch,
     complete,
     objective,
+    override,
     prepare,
     split,
     value_loss,
 )
 from lineal.objectives.penalty import AdaptiveKL, Entropy, OldKL, ReferenceKL, SqrtKL, mean_kl
 from lineal.objectives.policy import ALGORITHMS, VARIANTS
-from lineal.objectives.value import Critic
 from lineal.types import Rollout, Scores
 
 GROUPS, SIZE, WIDTH, VOCABULARY = 5, 4, 6, 3
@@ -41,9 +41,7 @@ def everything() -> dict[str, Algorithm]:
         "ppo+sqrt": replace(ppo, penalty=(SqrtKL(0.5),)),
         "ppo+k1": replace(ppo, penalty=(AdaptiveKL(estimator="k1"),)),
         "grpo+reward": replace(grpo, penalty=(ReferenceKL(0.1, "k1", place="reward"),)),
-        "ppo+value clip": replace(
-            ppo, advantage=replace(ppo.advantage, critic=Critic(clip=0.2), scale_reward=True)
-        ),
+        "ppo+value clip": override(ppo, value_clip=0.2, reward_scaling=True),
     }
 
 
@@ -239,7 +237,8 @@ def test_packing_episodes_into_one_row_changes_nothing(name):
     unpacked = [torch.stack([g[:, :WIDTH], g[:, WIDTH:]], 1).flatten(0, 1) for g in gradients]
     # A row now holds two completions: what counts rows differs, what counts steps does not.
     for skipped in ("completions", "trajectory_ratio"):
-        sums.pop(skipped), whole[1].pop(skipped)
+        sums.pop(skipped)
+        whole[1].pop(skipped)
     same((unpacked, sums), whole)
 
 

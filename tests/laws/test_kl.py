@@ -40,7 +40,8 @@ def gradient(value: Tensor, theta: Tensor) -> Tensor:
 
 def pair(seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
+    first, second = (torch.randn(5, generator=generator, dtype=torch.float64) for _ in range(2))
+    return first.requires_grad_(), second.requires_grad_()
 
 
 def mean_estimate(kind: str, p: Tensor, q: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def test_a_newcomer_adds_a_part_in_under_ten_lines():
     mine = replace(ALGORITHMS["grpo"], name="mine", surrogate=Squashed(3.0), step=Adam(minibatches=4))
     assert "3 tanh(w/3) Aᵢ" in str(mine)
     assert Algorithm.from_json(mine.to_json(), parts={"Squashed": Squashed}) == mine
-    with pytest.raises(UsageError, match="parts=.*Squashed"):
+    with pytest.raises(UsageError, match=r"parts=.*Squashed"):
         Algorithm.from_json(mine.to_json())
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lineal.errors import UsageError
 from lineal.objectives.advantage import GAE
-from lineal.objectives.algorithm import Adam, AlgorithmState, complete, prepare, split
+from lineal.objectives.algorithm import Adam, AlgorithmState, complete, override, prepare, split
 from lineal.objectives.penalty import ReferenceKL
 from lineal.objectives.policy import ALGORITHMS, VARIANTS
 from lineal.objectives.reduction import PerBudget
@@ -102,7 +102,7 @@ def test_kl_in_the_reward(rollout):
 
 def test_reward_scaling_divides_by_the_deviation_of_all_returns_so_far(rollout):
     algorithm = replace(ppo, advantage=GAE(discount=1.0, trace_decay=1.0, whiten="off", scale_reward=True))
-    plain = replace(algorithm, advantage=replace(algorithm.advantage, scale_reward=False))
+    plain = override(algorithm, reward_scaling=False)
     rollout = replace(rollout, value_BT=torch.zeros_like(rollout.reward_BT))
     returns = prepare(plain, rollout, STATE).advantage_BT[rollout.mask_BT]
     scaled = prepare(algorithm, rollout, STATE).advantage_BT[rollout.mask_BT]

@@ -79,10 +79,10 @@ def test_k3_keeps_its_digits_where_the_policies_are_close():
 
 
 class TestLinear:
-    def case(self, with_bias: bool):
+    def case(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         hidden = random(0, 11, 4).requires_grad_()
         weight = random(1, 9, 4).requires_grad_()
-        bias = random(2, 9).requires_grad_() if with_bias else None
+        bias = random(2, 9).requires_grad_()
         action = torch.arange(11) % 9
         return hidden, weight, bias, action
 
@@ -90,7 +90,8 @@ class TestLinear:
     @pytest.mark.parametrize("temperature", [1.0, 0.7])
     @pytest.mark.parametrize("chunk", [1, 3, 11, None])
     def test_values_and_gradients_do_not_depend_on_the_chunk(self, chunk, temperature, with_bias):
-        hidden, weight, bias, action = self.case(with_bias)
+        hidden, weight, offset, action = self.case()
+        bias = offset if with_bias else None
         inputs = [x for x in (hidden, weight, bias) if x is not None]
         slope = random(3, 11)
         logits = (hidden @ weight.T + (0 if bias is None else bias)) / temperature
@@ -104,38 +105,36 @@ class TestLinear:
             assert torch.allclose(a, b, atol=1e-12)
 
     def test_numerical_gradient(self):
-        hidden, weight, bias, action = self.case(True)
+        hidden, weight, bias, action = self.case()
         assert torch.autograd.gradcheck(
             lambda h, w, b: linear_logp(h, w, action, 0.8, bias=b, chunk=4), (hidden, weight, bias)
         )
 
     def test_a_frozen_weight_takes_no_gradient(self):
-        hidden, weight, _, action = self.case(False)
+        hidden, weight, _, action = self.case()
         linear_logp(hidden, weight.detach(), action, chunk=2).sum().backward()
         assert hidden.grad is not None
 
     def test_in_one_piece_it_can_be_differentiated_twice(self):
-        hidden, weight, _, action = self.case(False)
+        hidden, weight, _, action = self.case()
         first = torch.autograd.grad(linear_logp(hidden, weight, action).sum(), weight, create_graph=True)[0]
         assert torch.autograd.grad(first.square().sum(), weight)[0].abs().max() > 0
 
     def test_in_pieces_a_second_derivative_is_refused_not_wrong(self):
-        hidden, weight, _, action = self.case(False)
+        hidden, weight, _, action = self.case()
         value = linear_logp(hidden, weight, action, chunk=2).sum()
         first = torch.autograd.grad(value, weight, create_graph=True)[0]
         with pytest.raises(RuntimeError):
             torch.autograd.grad(first.square().sum(), weight)
 
     def test_low_precision_is_summed_in_float32(self):
-        hidden, weight, _, action = self.case(False)
+        hidden, weight, _, action = self.case()
         low = linear_logp(hidden.bfloat16(), weight.bfloat16(), action, chunk=4)
         assert low.dtype == torch.float32
         assert torch.allclose(low.double(), linear_logp(hidden, weight, action), atol=0.1)
 
     def test_autocast_decides_the_precision_of_the_product(self):
-        hidden, weight, _, action = (
-            x.float() if x is not None and x.is_floating_point() else x for x in self.case(False)
-        )
+        hidden, weight, action = self.case()[0].float(), self.case()[1].float(), self.case()[3]
         with torch.autocast("cpu", torch.bfloat16):
             whole, pieces = (linear_logp(hidden, weight, action, chunk=c) for c in (11, 4))
         assert torch.allclose(whole, pieces, atol=1e-5)

@@ -116,8 +116,8 @@ def test_padding_on_the_right_changes_nothing():
     generator = torch.Generator().manual_seed(0)
     reward, value = (torch.randn(2, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
-    wide = [torch.cat([x, torch.full((2, 3), 7).to(x.dtype)], 1) for x in (reward, value)]
+    wide = [torch.cat([x, torch.full((2, 3), 7.0, dtype=x.dtype)], 1) for x in (reward, value)]
     wide_mask = torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], 1)
-    found = gae(*wide, wide_mask, 0.9, 0.8)
+    found = gae(wide[0], wide[1], wide_mask, 0.9, 0.8)
     assert torch.equal(found[:, :5], gae(reward, value, mask, 0.9, 0.8))
     assert found[:, 5:].abs().sum() == 0

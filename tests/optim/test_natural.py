@@ -435,13 +435,24 @@ def test_two_processes_with_half_the_batch_each_take_the_step_of_one():
     whole = Task(Policy())
     expected = whole.step(TrustRegion())
     barrier, slots, results = threading.Barrier(2), [torch.empty(0), torch.empty(0)], {}
+    # The choice of attention kernel belongs to a whole process, so threads that play processes take turns.
+    turn = threading.Lock()
+
+    def wait() -> None:
+        turn.release()
+        barrier.wait(timeout=60)
+        turn.acquire()
 
     def worker(rank: int) -> None:
+        with turn:
+            step(rank)
+
+    def step(rank: int) -> None:
         def reduce(share: Tensor) -> Tensor:
             slots[rank] = share
-            barrier.wait(timeout=30)
+            wait()
             total = slots[0] + slots[1]
-            barrier.wait(timeout=30)
+            wait()
             return total
 
         task = Task(Policy(), cut=3)
