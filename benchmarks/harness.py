@@ -1,15 +1,26 @@
-"""How every benchmark prints and saves its figures: one JSON line each, exit 0 when all bars are met."""
+"""What every benchmark shares: one JSON line per figure, the exit code, and the saved result.
+
+    python benchmarks/NAME.py [--json] [--save]
+
+prints, with --json, `{"figure", "ours", "peer", "ratio", "unit", "bar", "ok", "seeds"}` for each figure, and plain lines
+without; it exits 0 when every figure is ok, else 1. --save writes the figures with date, commit, machine and
+versions to benchmarks/results/NAME.json.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +29,136 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: ours, the peer's (None without one), their ratio, and whether the bar is met."""
+    """One measured figure.
+
+    figure: what was measured. ours, peer: the two values (peer None where there is none). unit: of both.
+    bar: what it must show, in words. ok: whether it does. ratio: ours / peer unless given.
+    seeds: the seeds behind a trained figure.
+    """
 
     figure: str
     ours: float
-    peer: float | None
-    unit: str
-    bar: str
-    ok: bool
-    seeds: list[Any] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    peer: float | None = None
+    unit: str = ""
+    bar: str = ""
+    ok: bool = True
+    ratio: float | None = None
+    seeds: tuple[int, ...] = ()
 
     def line(self) -> dict[str, Any]:
-        """As it is printed."""
-        ratio = None if not self.peer else self.ours / self.peer
+        """The figure as the JSON object that is printed and saved."""
+        ratio = self.ratio
+        if ratio is None and self.peer:
+            ratio = self.ours / self.peer
         return {
-            "figure": self.figure, "ours": self.ours, "peer": self.peer, "ratio": ratio, "unit": self.unit,
-            "bar": self.bar, "ok": self.ok, "seeds": self.seeds, **({"details": self.details} if self.details else {}),
-        }  # fmt: skip
+            "figure": self.figure,
+            "ours": _rounded(self.ours),
+            "peer": _rounded(self.peer),
+            "ratio": _rounded(ratio),
+            "unit": self.unit,
+            "bar": self.bar,
+            "ok": bool(self.ok),
+            "seeds": list(self.seeds),
+        }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """--json and --save, which every benchmark has."""
+def main(
+    name: str,
+    measure: Callable[[argparse.Namespace], Iterable[Figure]],
+    options: Callable[[argparse.ArgumentParser], Any] | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Measure, print each figure as soon as it is there, save if asked to; the exit code.
+
+    options: adds the benchmark's own arguments to the parser; `measure` gets them parsed.
+    """
+    parser = argparse.ArgumentParser(prog=f"benchmarks/{name}.py", description=sys.modules["__main__"].__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON line per figure")
-    parser.add_argument("--save", action="store_true", help="also write benchmarks/results/NAME.json")
-
-
-def report(name: str, figures: Iterable[Figure], arguments: argparse.Namespace) -> int:
-    """Print each figure as it comes, save them when asked, and say whether all bars are met."""
+    parser.add_argument("--save", action="store_true", help=f"write benchmarks/results/{name}.json")
+    if options is not None:
+        options(parser)
+    arguments = parser.parse_args(argv)
     lines = []
-    for figure in figures:
-        line = figure.line()
-        lines.append(line)
-        text = json.dumps(line) if arguments.json else _plain(line)
-        print(text, flush=True)
+    for figure in measure(arguments):
+        lines.append(figure.line())
+        print(json.dumps(lines[-1]) if arguments.json else _sentence(lines[-1]), flush=True)
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps({**_where(), "figures": lines}, indent=1) + "\n")
+        save(name, lines, vars(arguments))
     return 0 if lines and all(line["ok"] for line in lines) else 1
 
 
-def _plain(line: dict[str, Any]) -> str:
-    ratio = "" if line["ratio"] is None else f" ({line['ratio']:.2f}x of {line['peer']:.4g})"
-    return f"{'ok  ' if line['ok'] else 'MISS'} {line['figure']:36} {line['ours']:.4g} {line['unit']}{ratio}; bar: {line['bar']}"
+def save(name: str, lines: list[dict[str, Any]], arguments: dict[str, Any] | None = None) -> Path:
+    """Write figures to benchmarks/results/NAME.json, with where and when they were measured."""
+    RESULTS.mkdir(exist_ok=True)
+    options = {k: v for k, v in (arguments or {}).items() if k not in ("json", "save")}
+    path = RESULTS / f"{name}.json"
+    whole = {"benchmark": name, **environment(), "options": options, "figures": lines}
+    path.write_text(json.dumps(whole, indent=2) + "\n")
+    return path
 
 
-def _where() -> dict[str, Any]:
-    import numpy
-    import torch
-
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    if torch.cuda.is_available():
-        machine += f", {torch.cuda.get_device_name()}"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+def environment() -> dict[str, Any]:
+    """Date, commit, machine and versions."""
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "transformers", "trl", "lineal"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
     return {
-        "date": time.strftime("%Y-%m-%d"), "commit": git.stdout.strip(), "command": " ".join(sys.argv),
-        "machine": machine, "versions": versions,
-    }  # fmt: skip
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
+        "versions": versions,
+    }
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, the functions taking turns, so that a busy moment hits them alike.
+
+    warm: calls of each before the first is timed.
+    """
+    for function in functions.values():
+        for _ in range(warm):
+            function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _sentence(line: dict[str, Any]) -> str:
+    peer = "" if line["peer"] is None else f", peer {line['peer']:g}"
+    ratio = "" if line["ratio"] is None else f", ratio {line['ratio']:.3g}"
+    bar = f"  (bar: {line['bar']})" if line["bar"] else ""
+    return f"{'ok  ' if line['ok'] else 'MISS'} {line['figure']}: {line['ours']:g}{peer} {line['unit']}{ratio}{bar}"
+
+
+def _commit() -> str | None:
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

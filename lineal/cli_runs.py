@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from lineal.cli_options import help_lines, parse
 from lineal.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from lineal.train.distributed import Ranks
     from lineal.train.run import Run
 
 RUNS = "runs"
@@ -81,8 +83,9 @@ def run(words: list[str]) -> int:
     if len(options) < len(rest):
         print("\n".join(recipe.loop.plan(config)))
         return 0
-    opened, placed = new_run(recipe, config)
-    train(recipe, placed, opened)
+    with together(config) as ranks:
+        opened, placed = new_run(recipe, config, ranks)
+        train(recipe, placed, opened, ranks)
     return 0
 
 
@@ -101,15 +104,22 @@ def recipe_help(recipe: Recipe, everything: bool = False) -> str:
     return "\n".join(lines)
 
 
-def train(recipe: Recipe, config: Any, opened: Run) -> None:
+def together(config: Any) -> AbstractContextManager[Ranks]:
+    """The processes that torchrun started, as one job; one process alone everywhere else."""
+    from lineal.train.distributed import joined
+
+    return joined(getattr(getattr(config, "model", None), "device", "auto"))
+
+
+def train(recipe: Recipe, config: Any, opened: Run, ranks: Ranks) -> None:
     """Run a recipe's loop in its folder, write the report however it ends, and say what to type next."""
     try:
         with opened:
             recipe.loop.run(config, opened)
     finally:
-        if rank() == 0:
+        if ranks.first:
             _report_quietly(opened.path)
-    if rank() == 0:
+    if ranks.first:
         _say_next(opened.path)
 
 
@@ -136,42 +146,40 @@ def _say_next(path: Path) -> None:
         print(f"next    {clean(command)}   # {why}")
 
 
-def rank() -> int:
-    """Which process of a torchrun job this is; 0 outside one."""
-    return int(os.environ.get("RANK", "0"))
+def new_run(recipe: Recipe, config: Any, ranks: Ranks) -> tuple[Run, Any]:
+    """Make the run's folder, --out or the next free runs/RECIPE-N.
 
-
-def new_run(recipe: Recipe, config: Any) -> tuple[Run, Any]:
-    """Make the run's folder, --out or the next free runs/RECIPE-N; returns it and the configuration that names it."""
-    from lineal.recipes.config import to_json, with_options
+    Gives the run, which only the first process writes, and the configuration that names its folder.
+    """
     from lineal.train.run import Run
 
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.run.out is None and world > 1:
-        raise UsageError(
-            f"{world} processes must agree on the folder: name it, as in --out runs/{recipe.name}-1"
-        )
+    if not ranks.first:
+        placed, record = _placed(recipe, config, Path(ranks.tell(None)))
+        return Run.follow(Path(placed.run.out), record), placed
     keep = {"keep_last": config.run.keep_last, "keep_every": config.run.keep_every}
     for path in _places(recipe.name, config.run.out):
-        placed = with_options(config, out=str(path))
-        options = to_json(placed)
-        record = {
-            "recipe": recipe.name,
-            "options": options,
-            "folder": os.getcwd(),
-            "files": user_files(options),
-        }
-        if rank() > 0:
-            return Run.follow(path, record), placed
+        placed, record = _placed(recipe, config, path)
         try:
             opened = Run.create(path, record, **keep)
         except RunError:
+            # Another run took this number a moment ago.
             if config.run.out is None and path.exists():
                 continue
             raise
         print(f"run {path}", file=sys.stderr)
+        ranks.tell(str(path))
         return opened, placed
     raise AssertionError("there is always a next number")
+
+
+def _placed(recipe: Recipe, config: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The configuration with its folder in it, and what config.json records of it."""
+    from lineal.recipes.config import to_json, with_options
+
+    placed = with_options(config, out=str(path))
+    options = to_json(placed)
+    record = {"recipe": recipe.name, "options": options, "folder": os.getcwd(), "files": user_files(options)}
+    return placed, record
 
 
 def _places(recipe: str, out: str | None) -> Iterator[Path]:
@@ -213,7 +221,8 @@ def resume(words: list[str]) -> int:
     if "--trust" not in flags:
         _check_files(asked)
     config = from_json(type(recipe.paper.default()), asked["options"])
-    train(recipe, config, Run.open(path) if rank() == 0 else Run.follow(path, asked))
+    with together(config) as ranks:
+        train(recipe, config, Run.open(path) if ranks.first else Run.follow(path, asked), ranks)
     return 0
 
 

@@ -154,6 +154,13 @@ def test_recipes_say_what_they_are_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def pickles(name: str) -> bool:
+    """Whether a function, by its dotted name, reads or writes pickles."""
+    objects = ("broadcast_object", "gather_object", "all_gather_object", "scatter_object")
+    calls = ("torch.save", "torch.load", "np.load", "numpy.load", "np.save", "numpy.save")
+    return name in calls or name.endswith(("_object_list", *(f".{call}" for call in objects)))
+
+
 def test_nothing_pickles() -> None:
     wrong = []
     for file in FILES:
@@ -164,15 +171,10 @@ def test_nothing_pickles() -> None:
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
                 if PICKLERS & {name.split(".")[0] for name in names} or "torch.multiprocessing" in names:
                     wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} imports {names}")
-            called = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-            if called in ("torch.save", "torch.load", "np.load", "numpy.load") or called.endswith(
-                "_object_list"
-            ):
-                wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} uses {called}, which pickles")
-            if called.endswith(
-                (".broadcast_object", ".gather_object", ".all_gather_object", ".scatter_object")
-            ):
-                wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} uses {called}, which pickles")
+            if isinstance(node, ast.Attribute) and pickles(ast.unparse(node)):
+                wrong.append(
+                    f"{file.relative_to(ROOT)}:{node.lineno} uses {ast.unparse(node)}, which pickles"
+                )
     assert not wrong, "\n".join(wrong)
 
 

@@ -5,7 +5,8 @@ as there are parameters, so it is never formed: only products F v are. Two ways 
 
 - `kl_fisher_product`, double backward: F v = ∇(∇KL · v). For any differentiable KL, chunked or checkpointed.
 - `gauss_newton_product`: F v = Jᵀ M J v with J the Jacobian of what the policy puts out (its logits) and M
-  the Fisher matrix of that output alone. Exact too, as ∇KL vanishes at old, and about twice as fast.
+  the Fisher matrix of that output alone. Exact too, as ∇KL vanishes at old, and cheaper: on a small decoder,
+  with kept graphs, 1.1 to 1.4 forward-and-backward passes per product, against 1.7 to 2.4.
 
 Both take micro-batches as closures whose shares add up to the mean over all counted steps, so no product
 depends on how the steps were cut. Closures run under the mathematical attention kernel: the fused ones have
@@ -184,14 +185,16 @@ def head_metric(
     weight_VD: Float[Tensor, "V D"],
     weight_N: Float[Tensor, " N"],
     temperature: float = 1.0,
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> Metric:
     """M of a softmax policy with outputs (hidden_ND, weight_VD) and logits hidden · weight' / temperature.
 
-    The logits' metric pulled back through the output layer, `chunk` steps at a time, so [N, V] is never held.
-    Give the outputs (hidden_ND,) alone where the output layer's weight is not among the parameters.
+    The logits' metric pulled back through the output layer, `chunk` steps at a time (by default as many as
+    make 2^25 logits), so [N, V] is never held. Give the outputs (hidden_ND,) alone where the output layer's
+    weight is not among the parameters.
     """
     hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
+    chunk = chunk or max(1, (1 << 25) // len(weight_VD))
 
     def metric(tangents: Sequence[Tensor]) -> list[Tensor]:
         back = [torch.zeros_like(tangent) for tangent in tangents]

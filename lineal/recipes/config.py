@@ -55,6 +55,8 @@ class ModelOptions:
     """auto, cpu, cuda or mps."""
     threads: int = 0
     """CPU threads; 0 lets the probe decide."""
+    shard: bool = True
+    """Under torchrun: shard model and optimiser over the processes (FSDP2); --no-shard keeps a whole copy in each."""
     chat: bool = False
     """Render prompts with the model's own chat template."""
 

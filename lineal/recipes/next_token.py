@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lineal.environments.chat import load_chat_template
-from lineal.environments.scoring import Scorer
 from lineal.environments.text import Example, TextTask, encode_prompts
 from lineal.errors import DataError, UsageError
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
+from lineal.objectives.algorithm import Group
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
 from lineal.recipes.config import LanguageConfig
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import Blocks, pack, random_blocks, sequential_blocks, split_stream
 from lineal.train.build import build_model, model_folder
-from lineal.train.collect import Gathered, to_rollout
+from lineal.train.collect import Gathered, Source, to_rollout
 from lineal.train.console import note
 from lineal.train.data import read_documents
 from lineal.train.evaluate import Evaluation, evaluate
@@ -34,7 +34,17 @@ from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Scoring, Sheet, Want, score
-from lineal.train.session import autocast_dtype, evaluated, finish, model_card, over, place, restore, save, scheduled
+from lineal.train.session import (
+    autocast_dtype,
+    evaluated,
+    finish,
+    model_card,
+    over,
+    place,
+    restore,
+    save,
+    scheduled,
+)
 from lineal.train.tasks import build_scorer, build_task
 from lineal.types import Completion
 
@@ -55,9 +65,7 @@ class Pairs:
     """Prompts with gold completions, and how completions are sampled and scored on the held-out ones."""
 
     task: TextTask
-    scorer: Scorer
-    sampling: Sampling
-    order: Order
+    source: Source
 
 
 @dataclass
@@ -95,12 +103,14 @@ def run(config: LanguageConfig, run: Run) -> None:
     """Train a model on text or on pairs; resumes by itself when the run folder holds a checkpoint."""
     parts = _build(config, run)
     shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
-    schedule = make_schedule(config.optimiser.schedule, config.run.steps, config.optimiser.warmup, 0.1)
+    schedule = make_schedule(
+        config.optimiser.schedule, config.run.steps, min(config.optimiser.warmup, config.run.steps), 0.1
+    )
     with Progress(config.run.steps, shown, live=False if config.run.quiet else None) as progress:
         done, saved = restore(run, parts.decoder, {"policy": parts.optimiser})
         guard = Guard(run.refused, in_a_row=saved.get("refused", 0))
         tokens, started = saved.get("tokens", 0), time.monotonic()
-        for step in range(done + 1, config.run.steps + 1):
+        for step in range(done + 1, 0 if saved.get("last") else config.run.steps + 1):
             begun = time.monotonic()
             rate = scheduled(schedule, config.optimiser.learning_rate, step - 1, parts.optimiser)
             metrics = train_step(config, parts, step, guard)
@@ -152,7 +162,7 @@ def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]
 def _build(config: LanguageConfig, run: Run) -> Parts:
     task, documents, alphabet, context = _read(config)
     decoder, tokenizer = build_model(config.model, alphabet, context, config.run.seed)
-    data = _pairs(config, task) if task is not None else _text(config, documents, tokenizer)
+    data = _pairs(config, task, tokenizer) if task is not None else _text(config, documents, tokenizer)
     tokens = config.optimiser.batch_size * (config.optimiser.block if task is None else 16)
     device = place(decoder, run, config.model, tokens)
     options = config.optimiser
@@ -165,13 +175,13 @@ def _build(config: LanguageConfig, run: Run) -> Parts:
     )
 
 
-def _pairs(config: LanguageConfig, task: TextTask) -> Pairs:
+def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer) -> Pairs:
     for line in task.notes:
         note(line)
     limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
     sampling = Sampling(max_new_tokens=limit, temperature=config.sampling.temperature or 1.0)
-    order = Order(len(task.train), config.run.seed)
-    return Pairs(task, build_scorer(config.data, task, limit), sampling, order)
+    order, scorer = Order(len(task.train), config.run.seed), build_scorer(config.data, task, limit)
+    return Pairs(task, Source(task.train, order, tokenizer, scorer, Group(1), sampling, config.run.seed))
 
 
 def _text(config: LanguageConfig, documents: list[str], tokenizer: Tokenizer) -> Text:
@@ -230,7 +240,7 @@ def _block_loss(parts: Parts, blocks: Blocks) -> Tensor:
 def _pair_losses(
     config: LanguageConfig, parts: Parts, data: Pairs, step: int
 ) -> Iterator[tuple[Tensor, int]]:
-    index = data.order.batch(step - 1, config.optimiser.batch_size)
+    index = data.source.order.batch(step - 1, config.optimiser.batch_size)
     sheet = gold_sheet([data.task.train[i] for i in index], parts.tokenizer, parts.decoder)
     rows = torch.arange(len(index), device=parts.decoder.device)
     tokens = sum(sheet.length_B)
@@ -263,9 +273,8 @@ def _evaluation(config: LanguageConfig, parts: Parts, data: Pairs, step: int, wh
     examples = evaluated(data.task, config.run, whole)
     count = config.run.eval_prompts if whole else min(128, config.run.eval_prompts)
     return evaluate(
-        parts.decoder, parts.tokenizer, examples[:count], data.scorer, data.sampling,
-        samples=config.run.eval_samples, seed=config.run.seed, step=step, greedy=whole,
-    )  # fmt: skip
+        parts.decoder, data.source, examples[:count], samples=config.run.eval_samples, step=step, greedy=whole
+    )
 
 
 @torch.no_grad()

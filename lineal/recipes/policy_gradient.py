@@ -2,129 +2,56 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lineal.environments.chat import load_chat_template
-from lineal.environments.scoring import Scorer
-from lineal.environments.text import TextTask
-from lineal.errors import UsageError
-from lineal.generate.sampling import Sampling
-from lineal.models.decoder import Decoder
 from lineal.models.policy import ActorCritic
 from lineal.objectives.algorithm import (
     Adam,
     Algorithm,
-    AlgorithmState,
     Batch,
     complete,
     initial_state,
     needs,
-    override,
     prepare,
     statistics,
     summarise,
     update_state,
 )
-from lineal.objectives.policy import named
-from lineal.optim.groups import adamw, select_parameters
-from lineal.optim.schedules import make_schedule
+from lineal.optim.groups import select_parameters
+from lineal.optim.schedules import Schedule, make_schedule
 from lineal.recipes.config import PolicyGradientConfig
-from lineal.tokenizers import Tokenizer
 from lineal.train.buffer import load_experience, save_experience
-from lineal.train.build import build_model, model_folder
-from lineal.train.collect import Experience, Source, collect
+from lineal.train.build import build_model
+from lineal.train.collect import Experience, collect
 from lineal.train.console import note
+from lineal.train.distributed import ALONE, Ranks, joined
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
 from lineal.train.metrics import to_host
-from lineal.train.order import Order
+from lineal.train.parts import Parts, Progressed, build, read_algorithm, read_task, room
 from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.score import Scoring, Sheet, score_all
-from lineal.train.session import autocast_dtype, evaluated, finish, model_card, over, place, restore, save, scheduled
-from lineal.train.tasks import build_scorer, build_task
-from lineal.train.update import Sums, adam_update, critic_update, frozen_copy, natural_update, silent
+from lineal.train.score import Sheet, score_all
+from lineal.train.session import evaluated, finish, model_card, over, restore, save, scheduled
+from lineal.train.sharding import refresh
+from lineal.train.update import Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
 
 SHOWN = ("reward", "eval/accuracy", "entropy", "kl", "completions/mean_length")
 
 
-def read_algorithm(config: PolicyGradientConfig) -> Algorithm:
-    """The algorithm that the options name (a name, or path.py:NAME), with their numbers put in."""
-    options = config.algorithm
-    file, colon, name = options.algorithm.rpartition(":")
-    if colon and file.endswith(".py"):
-        spec = importlib.util.spec_from_file_location("user_algorithm", file)
-        if spec is None or spec.loader is None or not Path(file).is_file():
-            raise UsageError(f"--algorithm {options.algorithm}: there is no file {file}.")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        algorithm = getattr(module, name, None)
-        if not isinstance(algorithm, Algorithm):
-            raise UsageError(f"--algorithm {options.algorithm}: {name} is not an Algorithm in {file}.")
-    else:
-        algorithm = named(options.algorithm)
-    numbers = {
-        name: getattr(options, name)
-        for name in (
-            "group_size", "epochs", "minibatches", "learning_rate", "clip_low", "clip_high", "max_kl", "reference_kl",
-            "entropy", "discount", "trace_decay", "whiten", "critic", "value_clip", "max_grad_norm",
-        )
-    }  # fmt: skip
-    numbers["reward_scaling"] = options.reward_scaling or None
-    numbers["subset"] = tuple(options.subset.split(",")) if options.subset else None
-    return override(algorithm, **numbers)
-
-
-@dataclass
-class Parts:
-    """What the loop works with; everything that changes is in `policy`, the optimisers and `Progressed`."""
-
-    algorithm: Algorithm
-    task: TextTask
-    scorer: Scorer
-    tokenizer: Tokenizer
-    policy: ActorCritic
-    reference: Decoder | None
-    optimisers: dict[str, torch.optim.Optimizer]
-    source: Source
-    scoring: Scoring
-    sampling: Sampling
-
-
-@dataclass
-class Progressed:
-    """The loop's own state: the algorithm's, prompts used so far, tokens sampled so far, refusals in a row."""
-
-    state: AlgorithmState
-    position: int = 0
-    tokens: int = 0
-    refused: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As it goes into checkpoints."""
-        return {**vars(self), "state": self.state.to_json()}
-
-    @staticmethod
-    def from_json(saved: dict[str, Any]) -> Progressed:
-        """What `to_json` wrote."""
-        return Progressed(**{**saved, "state": AlgorithmState.from_json(saved["state"])})
-
-
 def plan(config: PolicyGradientConfig) -> list[str]:
     """What a run would do, without doing it: the objective, the batch in prompts x samples, the model, the memory."""
-    task, template = _task(config)
+    task, template = read_task(config)
     if template is not None:
         template.close()
     limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
     algorithm = complete(read_algorithm(config), limit)
-    decoder, tokenizer = build_model(config.model, task.alphabet, _context(task, limit), config.run.seed)
+    decoder, tokenizer = build_model(config.model, task.alphabet, room(task, limit), config.run.seed)
     samples = config.algorithm.prompts * algorithm.group.size
     size = sum(p.numel() for p in decoder.parameters())
     copies = 4 + sum((needs(algorithm).kl, needs(algorithm).reference, needs(algorithm).critic is not None))
@@ -141,140 +68,110 @@ def plan(config: PolicyGradientConfig) -> list[str]:
     ]
 
 
+@dataclass
+class Loop:
+    """A run in progress: what it works with, its own state, and the guard of its weights."""
+
+    config: PolicyGradientConfig
+    run: Run
+    parts: Parts
+    now: Progressed
+    guard: Guard
+    schedule: Schedule
+    done: int
+
+
+def open_loop(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Loop:
+    """Build everything, and take up the newest checkpoint when there is one."""
+    parts = build(config, run, ranks)
+    done, saved = restore(run, parts.policy, parts.optimisers, ranks)
+    now = Progressed.from_json(saved) if saved else Progressed(initial_state(parts.algorithm))
+    schedule = make_schedule(
+        config.algorithm.schedule, config.run.steps, min(config.algorithm.warmup, config.run.steps)
+    )
+    guard = Guard(run.refused if ranks.first else None, in_a_row=now.refused)
+    return Loop(config, run, parts, now, guard, schedule, done)
+
+
 def run(config: PolicyGradientConfig, run: Run) -> None:
     """Post-train a model; resumes by itself when the run folder holds a checkpoint."""
-    parts = _build(config, run)
-    with (
-        parts.scorer,
-        Progress(config.run.steps, SHOWN, live=False if config.run.quiet else None) as progress,
-    ):
-        done, saved = restore(run, parts.policy, parts.optimisers)
-        now = Progressed.from_json(saved) if saved else Progressed(initial_state(parts.algorithm))
-        guard = Guard(run.refused, in_a_row=now.refused)
-        schedule = make_schedule(config.algorithm.schedule, config.run.steps, config.algorithm.warmup)
+    with joined(config.model.device) as ranks:
+        _train(open_loop(config, run, ranks), ranks)
+
+
+def _train(loop: Loop, ranks: Ranks) -> None:
+    config, run = loop.config, loop.run
+    live = False if config.run.quiet else None
+    show = Progress(config.run.steps, SHOWN, start=loop.done, stream=ranks.voice, live=live)
+    with loop.parts.scorer, show as progress:
         started = time.monotonic()
-        if done == 0:
-            _evaluate(config, run, parts, 0, whole=True)
-        for step in range(done + 1, config.run.steps + 1):
-            begun = time.monotonic()
-            base = parts.algorithm.step.learning_rate if isinstance(parts.algorithm.step, Adam) else 0.0
-            rate = scheduled(schedule, base, step - 1, parts.optimisers["policy"]) if base else 0.0
-            experience = _experience(config, run, parts, step, now)
-            sampled = time.monotonic()
-            metrics = _learn(parts, experience.rollout, now, guard, step) if experience.rollout else {}
-            now.position, now.refused = experience.position, guard.in_a_row
-            now.tokens += int(experience.metrics["tokens"])
-            metrics = {**experience.metrics, **metrics, "learning_rate": rate, "num_tokens": now.tokens}
-            last = step == config.run.steps or over(config.run, started, now.tokens)
-            if config.run.eval_every and step % config.run.eval_every == 0 and not last:
-                metrics |= _evaluate(config, run, parts, step, whole=False).metrics()
+        if loop.done == 0:
+            _evaluate(loop, 0, whole=True)
+        while loop.done < config.run.steps and not loop.now.finished:
+            step = loop.done + 1
+            metrics, experience = train_step(loop, step)
+            (late,) = ranks.any(over(config.run, started, loop.now.tokens))
+            loop.now.finished = late or step == config.run.steps
+            if config.run.eval_every and step % config.run.eval_every == 0 and not loop.now.finished:
+                metrics |= _evaluate(loop, step, whole=False).metrics()
             run.log(step, metrics)
             for record in experience.samples:
                 run.sample(step, record)
-            spent = time.monotonic() - begun
-            rates = {
-                "step_time": spent,
-                "sample_time": sampled - begun,
-                "tokens_per_second": metrics["tokens"] / spent,
-            }
-            run.time(step, rates)
             progress.update(step, metrics, _shown(experience))
-            if last or step % config.run.save_every == 0 or run.stop_requested:
-                save(run, step, parts.policy, parts.optimisers, now.to_json())
-            if run.stop_requested and not last:
+            loop.done = step
+            (stop,) = ranks.any(run.stop_requested)
+            if loop.now.finished or step % config.run.save_every == 0 or stop:
+                save(run, step, loop.parts.policy, loop.parts.optimisers, loop.now.to_json(), ranks)
+            if stop and not loop.now.finished:
                 run.exit()
-            if last:
-                _finish(config, run, parts, step)
-                return
-        _finish(config, run, parts, done)
+        _finish(loop)
 
 
-def _task(config: PolicyGradientConfig) -> tuple[TextTask, Any]:
-    template = None
-    if config.model.chat:
-        if config.model.model is None:
-            raise UsageError("--chat needs --model: a fresh model has no chat template.")
-        template = load_chat_template(model_folder(config.model.model))
-    return build_task(config.data, template), template
-
-
-def _context(task: TextTask, limit: int) -> int:
-    return max(len(example.prompt) for example in (*task.train, *task.held_out)) + limit + 1
-
-
-def _build(config: PolicyGradientConfig, run: Run) -> Parts:
-    task, template = _task(config)
-    if template is not None:
-        template.close()
-    for line in task.notes:
-        note(line)
-    limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
-    algorithm = complete(read_algorithm(config), limit)
-    decoder, tokenizer = build_model(config.model, task.alphabet, _context(task, limit), config.run.seed)
-    wanted = needs(algorithm)
-    device = place(decoder, run, config.model, config.algorithm.token_budget // 8)
-    policy = ActorCritic(decoder, wanted.critic.kind if wanted.critic else None, config.algorithm.orthogonal)
-    policy.eval()
-    reference = frozen_copy(decoder) if wanted.reference or wanted.reference_kl else None
-    sampling = Sampling(
-        max_new_tokens=limit, temperature=config.sampling.temperature, max_batch=config.sampling.max_batch
-    )
-    if not sampling.faithful:
-        raise UsageError(
-            f"--temperature {sampling.temperature:g}: a policy is trained on softmax(logits / temperature), which needs "
-            "a temperature above 0."
+def train_step(loop: Loop, step: int) -> tuple[dict[str, Any], Experience]:
+    """Sample, score, learn: one step, its metrics and what was sampled; its times go to timing.jsonl."""
+    parts, now, begun = loop.parts, loop.now, time.monotonic()
+    rate = 0.0
+    if isinstance(parts.algorithm.step, Adam):
+        rate = scheduled(
+            loop.schedule, parts.algorithm.step.learning_rate, step - 1, parts.optimisers["policy"]
         )
-    scorer = build_scorer(config.data, task, limit)
-    source = Source(
-        task.train, Order(len(task.train), config.run.seed), tokenizer, scorer, algorithm.group, sampling,
-        config.run.seed, config.data.shuffle_rewards,
-    )  # fmt: skip
-    # A natural step's line search compares numbers that bfloat16 could not tell apart.
-    autocast = autocast_dtype(device) if isinstance(algorithm.step, Adam) else None
-    scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast, reference)
-    note(str(algorithm))
-    return Parts(
-        algorithm,
-        task,
-        scorer,
-        tokenizer,
-        policy,
-        reference,
-        _optimisers(algorithm, policy),
-        source,
-        scoring,
-        sampling,
+    experience = _experience(loop, step)
+    sampled = time.monotonic()
+    learnt = _learn(loop, experience.rollout, step) if experience.rollout is not None else {}
+    now.position, now.refused = experience.position, loop.guard.in_a_row
+    now.tokens += int(experience.metrics["tokens"])
+    spent = time.monotonic() - begun
+    loop.run.time(
+        step,
+        {
+            "step_time": spent,
+            "sample_time": sampled - begun,
+            "tokens_per_second": experience.metrics["tokens"] / spent,
+        },
     )
+    return {**experience.metrics, **learnt, "learning_rate": rate, "num_tokens": now.tokens}, experience
 
 
-def _optimisers(algorithm: Algorithm, policy: ActorCritic) -> dict[str, torch.optim.Optimizer]:
-    step, critic = algorithm.step, needs(algorithm).critic
-    if isinstance(step, Adam):
-        options = {"betas": step.betas, "eps": step.eps, "weight_decay": step.weight_decay}
-        return {"policy": adamw(dict(policy.named_parameters()), step.learning_rate, **options)}
-    return {} if critic is None else {"critic": adamw(policy.critic_parameters(), critic.learning_rate)}
-
-
-def _experience(
-    config: PolicyGradientConfig, run: Run, parts: Parts, step: int, now: Progressed
-) -> Experience:
-    """This step's rollout: the one that survived a kill, or a new one, kept until the next checkpoint."""
-    found = load_experience(run, step, parts.policy.decoder.device)
+def _experience(loop: Loop, step: int) -> Experience:
+    """This step's rollout: the one that survived a kill, or a new one."""
+    parts, decoder = loop.parts, loop.parts.actor.decoder
+    refresh(parts.scoring.twin, parts.policy)
+    found = load_experience(loop.run, step, decoder.device)
     if found is not None:
         return found
-    decoder = parts.policy.decoder
-    experience = collect(decoder, parts.source, config.algorithm.prompts, step, now.position)
+    experience = collect(decoder, parts.source, loop.config.algorithm.prompts, step, loop.now.position)
     if any(reward.path is not None for reward in parts.scorer.rewards):
         # A user's reward may differ when called again; the built-in ones and the sampler cannot.
-        save_experience(run, step, experience)
+        save_experience(loop.run, step, experience)
     return experience
 
 
-def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: int) -> dict[str, float]:
+def _learn(loop: Loop, rollout: Rollout, step: int) -> dict[str, float]:
     """One update from one rollout; moves the algorithm's state on, and returns the metrics."""
+    parts, now, guard = loop.parts, loop.now, loop.guard
     algorithm, wanted, scoring = parts.algorithm, needs(parts.algorithm), parts.scoring
     sheet = Sheet.of(rollout)
-    rollout = _scored(parts, sheet, now.state)
+    rollout = _scored(loop, sheet)
     batch = prepare(algorithm, rollout, now.state)
     extra: dict[str, float] = {}
 
@@ -316,14 +213,15 @@ def _learn(parts: Parts, rollout: Rollout, now: Progressed, guard: Guard, step: 
     return metrics
 
 
-def _scored(parts: Parts, sheet: Sheet, state: AlgorithmState) -> Rollout:
+def _scored(loop: Loop, sheet: Sheet) -> Rollout:
     """The rollout with what the algorithm needs of the policy, the critic and the reference before any step."""
-    wanted, rollout, scoring = needs(parts.algorithm), sheet.rollout, parts.scoring
+    parts, rollout = loop.parts, sheet.rollout
+    wanted, scoring = needs(parts.algorithm), parts.scoring
     if wanted.old_logp or wanted.critic is not None:
         heard_N = None
         if silent(parts.algorithm):
-            heard_N = (parts.algorithm.advantage(rollout, state) != 0).any(1).nonzero()[:, 0]
-        scores = score_all(parts.policy, sheet, scoring, entropy="none", row_N=heard_N)
+            heard_N = (parts.algorithm.advantage(rollout, loop.now.state) != 0).any(1).nonzero()[:, 0]
+        scores = score_all(parts.actor, sheet, scoring, entropy="none", row_N=heard_N)
         rollout = replace(rollout, value_BT=scores.value_BT)
         if wanted.old_logp:
             rollout = replace(rollout, old_logp_BT=scores.logp_BT)
@@ -346,34 +244,40 @@ def _summary(algorithm: Algorithm, sums: Sums) -> dict[str, float]:
     return metrics
 
 
-def _evaluate(config: PolicyGradientConfig, run: Run, parts: Parts, step: int, *, whole: bool) -> Evaluation:
+def _evaluate(loop: Loop, step: int, *, whole: bool) -> Evaluation:
     """Held-out figures: validation prompts on the way, the test prompts at the start and at the end."""
-    examples = evaluated(parts.task, config.run, whole)
-    count = config.run.eval_prompts if whole else min(128, config.run.eval_prompts)
+    parts, options = loop.parts, loop.config.run
+    examples = evaluated(parts.task, options, whole)
+    count = options.eval_prompts if whole else min(128, options.eval_prompts)
+    refresh(parts.scoring.twin, parts.policy)
     found = evaluate(
-        parts.policy.decoder, parts.tokenizer, examples[:count], parts.scorer, parts.sampling,
-        samples=config.run.eval_samples, seed=config.run.seed, step=step,
-    )  # fmt: skip
+        parts.actor.decoder, parts.source, examples[:count], samples=options.eval_samples, step=step
+    )
     if whole:
-        run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
+        loop.run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
         for record in found.records[:4] + found.records[-4:]:
-            run.sample(step, {"kind": "eval", **record})
+            loop.run.sample(step, {"kind": "eval", **record})
         note(f"step {step}: held-out accuracy {found.sampled:.3f} sampled, {found.greedy:.3f} greedy")
     return found
 
 
-def _finish(config: PolicyGradientConfig, run: Run, parts: Parts, step: int) -> None:
-    if not run.final.exists():
-        found = _evaluate(config, run, parts, step, whole=True)
-        facts = {
-            "algorithm": parts.algorithm.name,
-            "steps": step,
-            "held-out accuracy": f"{found.sampled:.3f}",
-        }
-        card = model_card(config.algorithm.algorithm, parts.policy.decoder, facts)
-        finish(run, parts.policy.decoder, parts.tokenizer, card)
+def _finish(loop: Loop) -> None:
+    ranks, decoder = loop.parts.scoring.ranks, loop.parts.actor.decoder
+    if ranks.tell(loop.run.final.exists()):
+        return
+    found = _evaluate(loop, loop.done, whole=True)
+    facts = {
+        "algorithm": loop.parts.algorithm.name,
+        "steps": loop.done,
+        "held-out accuracy": f"{found.sampled:.3f}",
+    }
+    if ranks.first:
+        card = model_card(loop.config.algorithm.algorithm, decoder, facts)
+        finish(loop.run, decoder, loop.parts.tokenizer, card)
 
 
 def _shown(experience: Experience) -> str:
+    if not experience.samples:
+        return ""
     record = experience.samples[0]
     return f"{record['prompt']}{record['completions'][0]}  reward {record['rewards'][0]:g}"

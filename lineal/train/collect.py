@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,9 @@ from lineal.train.distributed import ALONE, Ranks
 from lineal.train.gathered import Gathered, exchange
 from lineal.train.order import Order
 from lineal.types import Rollout
+
+EVALUATION = 1 << 40
+"""Added to the step in the random numbers of evaluations, so that they never share draws with training."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def _own_groups(
             [list(c.ids) for c in flat],
             [c.finish for c in flat],
         ),
-        {"step": step},
+        {"step": step % EVALUATION},
     )
     return Gathered(examples, prompts, groups, texts), scored
 
@@ -189,8 +192,8 @@ def to_rollout(kept: Gathered, device: torch.device | str) -> Rollout:
 
 def on_device(rollout: Rollout, device: torch.device | str) -> Rollout:
     """The same rollout with its tensors on a device."""
-    moved = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in vars(rollout).items()}
-    return Rollout(**moved)
+    moved = {name: x.to(device) for name, x in vars(rollout).items() if isinstance(x, torch.Tensor)}
+    return replace(rollout, **moved)
 
 
 def _add(sums: dict[str, float], part: dict[str, float]) -> None:

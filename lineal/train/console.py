@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -28,10 +29,12 @@ def clean(text: str, width: int | None = None) -> str:
 
 
 def warn(message: str) -> None:
-    """One warning line on standard error."""
-    print(f"warning: {clean(message)}", file=sys.stderr, flush=True)
+    """One warning line on standard error; among several processes it says whose."""
+    who = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    print(f"warning: {who}{clean(message)}", file=sys.stderr, flush=True)
 
 
 def note(message: str) -> None:
-    """One line of information on standard error."""
-    print(clean(message), file=sys.stderr, flush=True)
+    """One line of information on standard error; of several processes only the first gives it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(clean(message), file=sys.stderr, flush=True)

@@ -21,6 +21,8 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from lineal.errors import LinealError, UsageError
 from lineal.train.peers import Peers
@@ -136,7 +138,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
     with _deadly_signals():
-        store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+        store, rank, world = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         dist.init_process_group(_backend(device), store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         ranks = Ranks(rank, world)
         here = int(os.environ.get("GROUP_RANK", "0"))
@@ -159,7 +161,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     _leave(ranks, store, peers)
 
 
-def _leave(ranks: Ranks, store: dist.Store, peers: Peers) -> None:
+def _leave(ranks: Ranks, store: Store, peers: Peers) -> None:
     store.set(_left(ranks.rank), "1")
     ranks.any(True)
     peers.close()

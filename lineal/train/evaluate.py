@@ -14,10 +14,10 @@ from lineal.environments.text import Example, encode_prompts, samples_of
 from lineal.generate.engine import generate
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
+from lineal.objectives.algorithm import Group
 from lineal.tokenizers import Tokenizer
-
-EVALUATION = 1 << 40
-"""Added to the step in the random numbers of evaluations, so that they never share draws with training."""
+from lineal.train.collect import EVALUATION, Source, sample_groups
+from lineal.train.gathered import Gathered
 
 
 @dataclass(frozen=True)
@@ -87,30 +87,28 @@ def score_completions(
 @torch.no_grad()
 def evaluate(
     decoder: Decoder,
-    tokenizer: Tokenizer,
+    source: Source,
     examples: Sequence[Example],
-    scorer: Scorer,
-    sampling: Sampling,
     *,
     samples: int = 2,
-    seed: int = 0,
     step: int = 0,
     greedy: bool = True,
 ) -> Evaluation:
-    """Sample each prompt `samples` times, and once greedily, and score everything."""
+    """Sample each prompt `samples` times, and once greedily, and score everything; several processes share the prompts.
+
+    source: gives tokenizer, scorer, sampling, seed and processes.
+    """
     training = decoder.training
     decoder.eval()
-    texts, rewards, length = score_completions(
-        decoder, tokenizer, examples, scorer, sampling, samples=samples, seed=seed, step=step
-    )
+    found = _answers(decoder, source, examples, samples, step)
     best = math.nan
     if greedy:
-        pure = replace(sampling, temperature=0.0)
-        _, sure, _ = score_completions(
-            decoder, tokenizer, examples, scorer, pure, samples=1, seed=seed, step=step
-        )
-        best = math.fsum(r[0] for r in sure) / len(sure)
+        pure = replace(source, sampling=replace(source.sampling, temperature=0.0))
+        best = math.fsum(r[0] for r in _answers(decoder, pure, examples, 1, step).rewards) / len(examples)
     decoder.train(training)
+    texts, rewards = found.texts, found.rewards
+    lengths = [len(completion.ids) for group in found.completions for completion in group]
+    length = math.fsum(lengths) / max(1, len(lengths))
     mean_P = [math.fsum(r) / len(r) for r in rewards]
     mean = math.fsum(mean_P) / len(mean_P)
     spread = math.fsum((m - mean) ** 2 for m in mean_P) / max(1, len(mean_P) - 1)
@@ -126,6 +124,15 @@ def evaluate(
     records.sort(key=lambda record: sum(record["rewards"]))
     error = math.sqrt(spread / len(mean_P))
     return Evaluation(mean, best, error, length, len(examples), groups, records)
+
+
+def _answers(
+    decoder: Decoder, source: Source, examples: Sequence[Example], samples: int, step: int
+) -> Gathered:
+    asked = replace(source, examples=examples, group=Group(samples), shuffle_rewards=False)
+    found, _ = sample_groups(decoder, asked, range(len(examples)), EVALUATION + step, 0)
+    found.rewards = [[0.0 if math.isnan(reward) else reward for reward in group] for group in found.rewards]
+    return found
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:

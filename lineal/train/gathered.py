@@ -84,7 +84,11 @@ def _merged(parts: list[dict[str, Any]], size: int) -> Scored:
         return list(chain.from_iterable(_in_turn(groups)))
 
     first = parts[0]
-    logged = {name: [p["metrics"][name] for p in parts if name in p["metrics"]] for p in parts for name in p["metrics"]}
+    logged = {
+        name: [p["metrics"][name] for p in parts if name in p["metrics"]]
+        for p in parts
+        for name in p["metrics"]
+    }
     failures = [name for name in first["parts"] if any(name in part["failures"] for part in parts)]
     return Scored(
         rewards=tuple(in_turn([part["rewards"] for part in parts])),
@@ -93,7 +97,11 @@ def _merged(parts: list[dict[str, Any]], size: int) -> Scored:
         failures={name: sum(part["failures"].get(name, 0) for part in parts) for name in failures},
         problems=_first_of("problems", parts),
         metrics={name: math.fsum(values) / len(values) for name, values in logged.items()},
-        extra={name: list(chain(*(p["extra"].get(name, []) for p in parts))) for p in parts for name in p["extra"]},
+        extra={
+            name: list(chain(*(p["extra"].get(name, []) for p in parts)))
+            for p in parts
+            for name in p["extra"]
+        },
         output=_first_of("output", parts),
     )
 

@@ -146,7 +146,10 @@ def shared_micro_batches(sheet: Sheet, row_N: Tensor, scoring: Scoring) -> Itera
         yield from ((micro, True) for micro in sheet.micro_batches(row_N, budget))
         return
     rows = sheet.by_group(row_N)
-    hands = [list(sheet.runs(rows[part.start : part.stop], budget)) for part in deal(sheet.costs(rows), ranks.world)]
+    hands = [
+        list(sheet.runs(rows[part.start : part.stop], budget))
+        for part in deal(sheet.costs(rows), ranks.world)
+    ]
     for run in hands[ranks.rank]:
         yield sheet.micro_batch(run), True
     # Under FSDP2 each pass is a collective, so all processes make as many as the busiest one.

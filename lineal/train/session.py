@@ -10,28 +10,33 @@ import torch
 from torch import nn
 
 from lineal.environments.text import Example, TextTask
+from lineal.errors import RunError
 from lineal.models.decoder import Decoder
 from lineal.models.hf import save_model
 from lineal.optim.schedules import Schedule
 from lineal.tokenizers import Tokenizer
 from lineal.train.console import note
 from lineal.train.device import Device, Shape, choose_device
+from lineal.train.distributed import ALONE, Ranks
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
 from lineal.train.run import Run
+from lineal.train.sharding import alike, gathered, settle, spread_state
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
 
 
-def place(module: Decoder, run: Run, options: Any, tokens: int) -> Device:
+def place(module: Decoder, run: Run, options: Any, tokens: int, ranks: Ranks = ALONE) -> Device:
     """Choose (or, on resume, reuse) device, dtype and threads, and put the module there.
 
-    options: the recipe's ModelOptions. tokens: how many tokens one micro-batch holds, for the probe.
+    options: the recipe's ModelOptions. tokens: how many tokens one micro-batch holds, for the probe. ranks: the first
+    process chooses for all.
     """
-    if run.device:
-        device = Device.from_json(run.device)
-    else:
+    choice = run.device
+    if not choice and ranks.first:
         shape = Shape(module.config.width, module.config.inner, tokens)
-        device = choose_device(shape, options.device, options.dtype, options.threads)
+        choice = choose_device(shape, options.device, options.dtype, options.threads).to_json()
+    device = Device.from_json(ranks.tell(choice))
+    if not run.device:
         run.record_device(device.to_json())
     device.apply()
     note(device.line())
@@ -44,27 +49,45 @@ def autocast_dtype(device: Device) -> torch.dtype | None:
     return torch.bfloat16 if device.dtype == "bfloat16" else None
 
 
-def save(run: Run, step: int, module: nn.Module, optimisers: Optimisers, state: Mapping[str, Any]) -> None:
-    """Checkpoint a module, its optimisers by name, and the loop's own state."""
+def save(
+    run: Run,
+    step: int,
+    module: nn.Module,
+    optimisers: Optimisers,
+    state: Mapping[str, Any],
+    ranks: Ranks = ALONE,
+) -> None:
+    """Checkpoint a module, its optimisers by name, and the loop's own state; the file is the same for any `ranks`."""
+    settle(module)
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
     plain: dict[str, Any] = {}
     for name, optimiser in optimisers.items():
         parts, plain[name] = optimizer_tensors(optimiser, dict(module.named_parameters()))
         tensors |= {f"{name}/{key}": tensor for key, tensor in parts.items()}
-    run.checkpoint(step, tensors, {"optimisers": plain, "loop": dict(state)})
+    run.checkpoint(step, gathered(tensors, ranks), {"optimisers": plain, "loop": dict(state)})
 
 
-def restore(run: Run, module: nn.Module, optimisers: Optimisers) -> tuple[int, dict[str, Any]]:
+def restore(
+    run: Run, module: nn.Module, optimisers: Optimisers, ranks: Ranks = ALONE
+) -> tuple[int, dict[str, Any]]:
     """Load the newest checkpoint into module and optimisers; returns (steps done, the loop's state)."""
     found = run.restore()
+    seen = ranks.gather_json(found.step if found else 0)
+    if len(set(seen)) > 1:
+        raise RunError(
+            f"{run.path}: the processes find checkpoints of different steps there ({seen}): the folder must be one that "
+            "all of them see, on a shared disk."
+        )
     if found is None:
         return 0, {}
     model = {name[len("model/") :]: t for name, t in found.tensors.items() if name.startswith("model/")}
-    module.load_state_dict(model)
+    present = module.state_dict()
+    module.load_state_dict({name: alike(t, present.get(name, t)) for name, t in model.items()})
     for name, optimiser in optimisers.items():
         prefix = f"{name}/"
         parts = {key[len(prefix) :]: t for key, t in found.tensors.items() if key.startswith(prefix)}
         load_optimizer(optimiser, parts, found.state["optimisers"][name], dict(module.named_parameters()))
+        spread_state(optimiser)
     note(f"continuing after step {found.step}")
     return found.step, found.state["loop"]
 

@@ -9,20 +9,36 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lineal.models.decoder import Decoder
-from lineal.models.policy import ActorCritic
+from lineal.train.console import note
 from lineal.train.distributed import Ranks, is_sharded
 
+M = TypeVar("M", bound=nn.Module)
 
-def whole_copy(policy: ActorCritic) -> ActorCritic:
-    """A frozen copy of a policy that is not sharded yet."""
-    twin = copy.deepcopy(policy).eval()
+
+def spread(module: M, ranks: Ranks, asked: bool, second_derivatives: bool = False) -> M | None:
+    """Shard a module over the processes where that is asked for and possible; returns its whole, frozen copy.
+
+    None: the module stays as it is, whole in each process. That is so alone, and where second derivatives are needed,
+    which do not pass through sharded parameters (one line says so).
+    """
+    if ranks.world == 1 or not asked:
+        return None
+    if second_derivatives:
+        note(
+            f"a natural step needs second derivatives, which do not pass through sharded parameters: each of the "
+            f"{ranks.world} processes holds the whole model"
+        )
+        return None
+    twin = copy.deepcopy(module).eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
+    shard(module, ranks)
     return twin
 
 
@@ -56,13 +72,16 @@ def shard(module: nn.Module, ranks: Ranks) -> None:
 def settle(module: nn.Module) -> None:
     """Give back what a forward pass left unsharded, so that the module's parameters are its shards again."""
     for part in module.modules():
-        if hasattr(part, "reshard"):
-            part.reshard()
+        give_back = getattr(part, "reshard", None)
+        if give_back is not None:
+            give_back()
 
 
 @torch.no_grad()
-def refresh(twin: nn.Module, module: nn.Module) -> None:
-    """Copy a sharded module's parameters into its whole copy; every process must call it."""
+def refresh(twin: nn.Module | None, module: nn.Module) -> None:
+    """Copy a sharded module's parameters into its whole copy, if it has one; every process must call it."""
+    if twin is None:
+        return
     settle(module)
     for mine, theirs in zip(twin.parameters(), module.parameters(), strict=True):
         mine.copy_(whole(theirs))

@@ -180,7 +180,7 @@ def algorithm_text(run: RunView) -> str:
         return ""
     from lineal.objectives.policy import named
     from lineal.recipes.config import PolicyGradientConfig, from_json
-    from lineal.recipes.policy_gradient import read_algorithm
+    from lineal.train.parts import read_algorithm
 
     try:
         if "algorithm" not in run.options:

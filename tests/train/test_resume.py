@@ -115,8 +115,10 @@ def outcome(path: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> tuple[dict[str, bytes], float]:
     """The outcome of an uninterrupted run, and the seconds it took."""
+    # In this process, so that the children inherit all that torch loads on first use.
+    train(tmp_path_factory.mktemp("warm") / "run")
     path, start = tmp_path_factory.mktemp("straight") / "run", time.perf_counter()
-    assert os.waitstatus_to_exitcode(os.waitpid(forked(path), 0)[1]) == 0
+    train(path)
     return outcome(path), time.perf_counter() - start
 
 
@@ -127,20 +129,20 @@ def test_two_uninterrupted_runs_are_equal(straight, tmp_path):
     assert len(straight[0]["metrics.jsonl"].splitlines()) == STEPS
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_kills_at_random_instants_change_nothing(straight, tmp_path, seed):
     chance, path, kills = random.Random(seed), tmp_path / "run", 0
     while True:
         child = forked(path)
         # Longer and longer, so that a slow machine gets there as well.
-        time.sleep(chance.uniform(0, 0.15 + kills / 200) * straight[1])
+        time.sleep(chance.uniform(0, 0.05 + kills / 300) * straight[1])
         os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code == 0:
             break
         assert code == -signal.SIGKILL, "a resumed run never fails, whatever the last one left behind"
         kills += 1
-    assert kills >= 5
+    assert kills >= 3
     assert outcome(path) == straight[0]
     assert list(path.rglob("*.tmp")) == [] and (path / "final" / "done").exists()
 
