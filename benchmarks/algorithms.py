@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def figure(root: Path, name: str, knob: str) -> harness.Figure:
         finals_.append(round(after, 4))
         steps += found
     details = {
+        "rises": rises,
         "final": finals_,
         "clip_fraction": mean(steps, "clip_ratio/region_mean"),
         "groups_without_spread": mean(steps, "frac_reward_zero_std"),
@@ -124,24 +126,25 @@ def figure(root: Path, name: str, knob: str) -> harness.Figure:
     }
     return harness.Figure(
         f"algorithms/{name}", statistics.median(rises), None, "held-out accuracy gained", f"every seed >= {BAR}",
-        min(rises) >= BAR, rises, details,
+        min(rises) >= BAR, seeds=SEEDS, details=details,
     )  # fmt: skip
 
 
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    harness.add_options(parser)
-    parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--only", nargs="*", default=list(SETTINGS))
-    parser.add_argument("--cells", type=Path, default=Path("runs/benchmark-algorithms"))
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
+    """Every cell, then one figure per algorithm."""
     if arguments.tune:
         tune(arguments.cells, arguments.only)
-        return 0
     knobs = json.loads(TUNED.read_text())
-    return harness.report("algorithms", (figure(arguments.cells, n, knobs[n]["knob"]) for n in arguments.only), arguments)
+    for name in arguments.only:
+        yield figure(arguments.cells, name, knobs[name]["knob"])
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """This benchmark's own arguments."""
+    parser.add_argument("--tune", action="store_true", help="choose the learning rates first, on another seed and split")
+    parser.add_argument("--only", nargs="*", default=list(SETTINGS), help="some of the algorithms")
+    parser.add_argument("--cells", type=Path, default=Path("runs/benchmark-algorithms"), help="where the runs go")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(harness.main("algorithms", measure, options))

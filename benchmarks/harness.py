@@ -33,7 +33,7 @@ class Figure:
 
     figure: what was measured. ours, peer: the two values (peer None where there is none). unit: of both.
     bar: what it must show, in words. ok: whether it does. ratio: ours / peer unless given.
-    seeds: the seeds behind a trained figure.
+    seeds: the seeds behind a trained figure. details: whatever else should be read beside it.
     """
 
     figure: str
@@ -44,6 +44,7 @@ class Figure:
     ok: bool = True
     ratio: float | None = None
     seeds: tuple[int, ...] = ()
+    details: dict[str, Any] | None = None
 
     def line(self) -> dict[str, Any]:
         """The figure as the JSON object that is printed and saved."""
@@ -59,6 +60,7 @@ class Figure:
             "bar": self.bar,
             "ok": bool(self.ok),
             "seeds": list(self.seeds),
+            **({"details": self.details} if self.details else {}),
         }
 
 

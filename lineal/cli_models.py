@@ -119,12 +119,16 @@ def _read(words: list[str], config: Any, usage: str) -> tuple[str, Any] | None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to be asked: its folder, weights, tokenizer, and chat template when one is wanted."""
+    """A model ready to be asked: weights, tokenizer, chat template when one is wanted, and further end tokens."""
 
-    folder: Path
     decoder: Decoder
     tokenizer: Tokenizer
     template: ChatTemplate | None
+    ends: tuple[int, ...] = ()
+
+    def sampling(self, settings: Sampling) -> Sampling:
+        """The settings with every token that ends this model's turn."""
+        return replace(settings, stop_ids=(*settings.stop_ids, *self.ends))
 
 
 def load(name: str, loading: Loading) -> Loaded:
@@ -144,7 +148,17 @@ def load(name: str, loading: Loading) -> Loaded:
     folder = model_folder(name)
     decoder, _ = load_model(folder, DTYPES[loading.dtype], pick_device(loading.device))
     template = load_chat_template(folder) if loading.chat else None
-    return Loaded(folder, decoder, load_tokenizer(folder), template)
+    return Loaded(decoder, load_tokenizer(folder), template, _end_tokens(folder))
+
+
+def _end_tokens(folder: Path) -> tuple[int, ...]:
+    """The end tokens of generation_config.json: chat models often have one for the turn and one for the text."""
+    from lineal.models.hf.files import read_json
+
+    path = folder / "generation_config.json"
+    found = read_json(path).get("eos_token_id") if path.is_file() else None
+    ids = found if isinstance(found, list) else [found]
+    return tuple(i for i in ids if isinstance(i, int) and i >= 0)
 
 
 def generate(words: list[str]) -> int:
@@ -189,7 +203,7 @@ def complete(
     groups = sample(
         model.decoder,
         ids,
-        sampling,
+        model.sampling(sampling),
         samples=asking.samples,
         seed=asking.seed,
         step=0,
@@ -293,7 +307,7 @@ def measure(
     from lineal.train.evaluate import pass_at_k, score_completions
     from lineal.train.tasks import build_scorer
 
-    n = judging.samples
+    n, sampling = judging.samples, model.sampling(sampling)
     with build_scorer(options, task, sampling.max_new_tokens) as scorer:
         ask = (model.decoder, model.tokenizer, examples, scorer)
         _, rewards, length = score_completions(*ask, sampling, samples=n, seed=judging.seed, step=0)

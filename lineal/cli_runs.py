@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lineal.cli_options import help_lines, parse
+from lineal.cli_options import help_lines, options_of, parse
 from lineal.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(words: list[str]) -> int:
     options = [word for word in rest if word not in ("--dry-run", "--dry_run")]
     config = parse(recipe.paper.default(), options)
     if len(options) < len(rest):
-        print("\n".join(recipe.loop.plan(config)))
+        print("\n".join([*resolved(config), "", *recipe.loop.plan(config)]))
         return 0
     with together(config) as ranks:
         opened, placed = new_run(recipe, config, ranks)
@@ -102,6 +102,26 @@ def recipe_help(recipe: Recipe, everything: bool = False) -> str:
     if not everything:
         lines.append(f"\nall options: lineal run {recipe.name} --help-all")
     return "\n".join(lines)
+
+
+def resolved(config: Any) -> list[str]:
+    """Every option with its value, a paragraph per group."""
+    groups: dict[str, list[str]] = {}
+    for option in options_of(config):
+        value = " ".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+        groups.setdefault(option.group, []).append(f"{option.name}={value}")
+    # Values may hold spaces; breaking only between options keeps each in one piece.
+    return [line for name, parts in groups.items() for line in _wrapped(f"{name:<10}", parts)]
+
+
+def _wrapped(start: str, parts: Sequence[str], width: int = 100) -> list[str]:
+    lines = [start.rstrip()] if not parts else [f"{start} {parts[0]}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + 1 + len(part) <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"{'':{len(start)}} {part}")
+    return lines
 
 
 def together(config: Any) -> AbstractContextManager[Ranks]:
@@ -160,7 +180,7 @@ def new_run(recipe: Recipe, config: Any, ranks: Ranks) -> tuple[Run, Any]:
     for path in _places(recipe.name, config.run.out):
         placed, record = _placed(recipe, config, path)
         try:
-            opened = Run.create(path, record, **keep)
+            opened = Run.open(path) if _restarted(path) else Run.create(path, record, **keep)
         except RunError:
             # Another run took this number a moment ago.
             if config.run.out is None and path.exists():
@@ -170,6 +190,12 @@ def new_run(recipe: Recipe, config: Any, ranks: Ranks) -> tuple[Run, Any]:
         ranks.tell(str(path))
         return opened, placed
     raise AssertionError("there is always a next number")
+
+
+def _restarted(path: Path) -> bool:
+    """Whether torchrun started this run again after a process died (--max-restarts): then it goes on in its folder."""
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return again and (path / "config.json").exists()
 
 
 def _placed(recipe: Recipe, config: Any, path: Path) -> tuple[Any, dict[str, Any]]:

@@ -110,7 +110,9 @@ def test_the_recipe_sees_where_it_is(toy: types.ModuleType) -> None:
 
 def test_dry_run_makes_nothing(toy: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "toy", "--dry-run", "--size", "9"]) == 0
-    assert capsys.readouterr().out == "size 9\nnothing else\n"
+    out = capsys.readouterr().out
+    assert out.startswith("toy        size=9 reward=\n") and out.endswith("\n\nsize 9\nnothing else\n")
+    assert "steps=4" in out and max(map(len, out.splitlines())) <= 100
     assert not Path("runs").exists()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import torch
@@ -13,7 +12,7 @@ from typing_extensions import Unpack
 from lineal.errors import NonFiniteError, UsageError
 from lineal.generate.draw import draw, greedy, temper
 from lineal.generate.penalties import Memory, truncate
-from lineal.generate.prefill import Request, Waiting
+from lineal.generate.prefill import Request, Waiting, cache_dtype, evaluating, room
 from lineal.generate.random import row_key
 from lineal.generate.sampling import Sampling
 from lineal.generate.step import one_token_pass
@@ -73,7 +72,7 @@ def generate(
     progress, should_stop = options.get("progress"), options.get("should_stop")
     done = 0
     if requests:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model):
             batch = _Batch(model, requests, settings, options)
             while batch.busy:
                 if should_stop is not None and should_stop():
@@ -107,38 +106,10 @@ def _requests(
         )
     found = []
     for i, prompt in enumerate(prompts):
-        limit = _room(model, i, prompt, settings)
+        limit = room(model, i, prompt, settings.max_new_tokens)
         for sample in sample_ids[i]:
             found.append(Request(len(found), tuple(prompt), row_key(seeds[i], step, sample), limit))
     return found
-
-
-def _room(model: Decoder, index: int, prompt: Sequence[int], settings: Sampling) -> int:
-    config = model.config
-    if not prompt:
-        raise UsageError(f"prompt {index} is empty: a completion needs at least one token to follow.")
-    if len(prompt) >= config.context:
-        raise UsageError(
-            f"prompt {index} has {len(prompt)} tokens, but the model's context is {config.context}, which must hold "
-            "the prompt and at least one new token: shorten the prompt."
-        )
-    if not (min(prompt) >= 0 and max(prompt) < config.vocab_size):
-        raise UsageError(
-            f"prompt {index} has token ids from {min(prompt)} to {max(prompt)}, but the model knows "
-            f"0..{config.vocab_size - 1}: encode it with the model's own tokenizer."
-        )
-    return min(settings.max_new_tokens, config.context - len(prompt))
-
-
-@contextmanager
-def _evaluating(model: Decoder) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _Batch:
@@ -147,13 +118,12 @@ class _Batch:
     def __init__(self, model: Decoder, requests: list[Request], settings: Sampling, options: Options):
         self.model, self.settings, device = model, settings, model.device
         self.slots = min(settings.max_batch, len(requests))
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else model.dtype
+        dtype = cache_dtype(model)
         self.waiting = Waiting(model, requests, self.slots, dtype)
         self.longest = max(len(r.prompt) + r.limit for r in requests)
         limit = max(r.limit for r in requests)
-        room = max(len(r.prompt) for r in requests) + CACHE_CHUNK
-        self.cache = KeyValueCache(model.config, self.slots, min(self.longest, room), dtype, device)
+        at_first = max(len(r.prompt) for r in requests) + CACHE_CHUNK
+        self.cache = KeyValueCache(model.config, self.slots, min(self.longest, at_first), dtype, device)
         self.timeline = Timeline(self.slots, min(limit, CACHE_CHUNK), device)
         vocabulary = model.config.vocab_size
         self.memory = Memory(settings, self.slots, vocabulary, device) if settings.penalises else None

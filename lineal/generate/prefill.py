@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lineal.errors import UsageError
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import Decoder
 
@@ -79,11 +82,55 @@ class Waiting:
             self._ready.extend((len(prompts), request) for request in requests)
             prompts.append(prompt)
             rows += len(requests)
-        model, lengths = self._model, [len(prompt) for prompt in prompts]
-        padded = [[*prompt, *[0] * (width - len(prompt))] for prompt in prompts]
-        token_PT = torch.tensor(padded, device=model.device)
-        self._cache = KeyValueCache(model.config, len(prompts), width, self._dtype, model.device)
-        hidden_PTD = model(token_PT, cache=self._cache)
-        self._cache.cut(range(len(prompts)), lengths)
-        last_P = torch.tensor(lengths, device=model.device) - 1
-        self._logits_PV = model.logits(hidden_PTD[torch.arange(len(prompts), device=model.device), last_P])
+        self._cache, self._logits_PV = read_prompts(self._model, prompts, self._dtype)
+
+
+def read_prompts(
+    model: Decoder, prompts: Sequence[tuple[int, ...]], dtype: torch.dtype
+) -> tuple[KeyValueCache, Tensor]:
+    """All prompts in one right-padded pass: a cache with one slot each, and the logits of their next tokens [P, V]."""
+    lengths = [len(prompt) for prompt in prompts]
+    padded = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
+    token_PT = torch.tensor(padded, device=model.device)
+    cache = KeyValueCache(model.config, len(prompts), max(lengths), dtype, model.device)
+    hidden_PTD = model(token_PT, cache=cache)
+    cache.cut(range(len(prompts)), lengths)
+    last_P = torch.tensor(lengths, device=model.device) - 1
+    return cache, model.logits(hidden_PTD[torch.arange(len(prompts), device=model.device), last_P])
+
+
+def cache_dtype(model: Decoder) -> torch.dtype:
+    """What keys and values come out as: autocast's type where it is on, else the weights'."""
+    kind = model.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+
+
+def room(model: Decoder, index: int, prompt: Sequence[int], max_new_tokens: int) -> int:
+    """How many tokens may follow a prompt; raises UsageError where that is none, or where the prompt is not one."""
+    config = model.config
+    if not prompt:
+        raise UsageError(f"prompt {index} is empty: a completion needs at least one token to follow.")
+    if len(prompt) >= config.context:
+        raise UsageError(
+            f"prompt {index} has {len(prompt)} tokens, but the model's context is {config.context}, which must hold "
+            "the prompt and at least one new token: shorten the prompt."
+        )
+    if not (0 <= min(prompt) and max(prompt) < config.vocab_size):
+        raise UsageError(
+            f"prompt {index} has token ids from {min(prompt)} to {max(prompt)}, but the model knows "
+            f"0..{config.vocab_size - 1}: encode it with the model's own tokenizer."
+        )
+    return min(max_new_tokens, config.context - len(prompt))
+
+
+@contextmanager
+def evaluating(model: Decoder) -> Iterator[None]:
+    """Eval mode and no gradients inside; every module's own mode comes back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,9 +1,9 @@
 """One token per row through a decoder, written out flat: what decoding on a CPU spends its time on.
 
-For a small model the time of a step goes into calls, not arithmetic. Here the modules' weights are read as they are
-(no copies, so they are never stale) by one function without module calls: residual sums ride on the matrix
-products, and the norm takes four operations. `Decoder.forward_step` remains the definition; a test holds the two
-together, and whatever this cannot run goes there.
+For a small model a step's time goes into calls and into fetching weights, not into arithmetic. So one function
+without module calls does it all, residual sums ride on the matrix products, weights are laid out anew once per
+`generate` (see `Product`), and the two matrices after a norm have its weights multiplied in. `Decoder.forward_step`
+remains the definition; a test holds the two together, and whatever this cannot run goes there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ from lineal.models.attention import Attention, flat_mask
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import GeluMLP, LayerNorm, RMSNorm, SwiGLU, rotate
+from lineal.models.packed import Product
 
 Pass = Callable[[Tensor, KeyValueCache, Step], Tensor]
 """token_N, the cache and a step planned for one token of its first N slots -> hidden states [N, D]."""
 
 
+FLAT_PARAMETERS = 1 << 26
+"""Decoders above this size spend their time in arithmetic, and a second copy of weights would be felt."""
+
+
 def one_token_pass(decoder: Decoder) -> Pass:
-    """The quickest pass for this decoder where it now is: the flat one if it applies, else the decoder's own."""
-    if decoder.device.type == "cpu" and _is_plain(decoder) and not torch.is_autocast_enabled("cpu"):
+    """The quickest pass for this decoder where and as it now is: the flat one if it applies, else the decoder's own."""
+    small = sum(parameter.numel() for parameter in decoder.parameters()) <= FLAT_PARAMETERS
+    if small and decoder.device.type == "cpu" and _is_plain(decoder) and not torch.is_autocast_enabled("cpu"):
         return FlatPass(decoder)
 
     def own_pass(token_N: Tensor, cache: KeyValueCache, step: Step) -> Tensor:
@@ -38,7 +44,18 @@ def one_token_pass(decoder: Decoder) -> Pass:
 
 def _is_plain(decoder: Decoder) -> bool:
     # Adapters, shards and hooks change what a module computes: only modules exactly as written here are flattened.
-    known = (Decoder, Block, Attention, SwiGLU, GeluMLP, RMSNorm, LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList)
+    known = (
+        Decoder,
+        Block,
+        Attention,
+        SwiGLU,
+        GeluMLP,
+        RMSNorm,
+        LayerNorm,
+        nn.Linear,
+        nn.Embedding,
+        nn.ModuleList,
+    )
     for module in decoder.modules():
         hooked = module._forward_hooks or module._forward_pre_hooks
         if hooked or not (type(module) in known or module is decoder.rotary):
@@ -47,7 +64,10 @@ def _is_plain(decoder: Decoder) -> bool:
 
 
 class FlatPass:
-    """Hidden states [N, D] of one new token for each of the first N slots of a cache; see `one_token_pass`."""
+    """Hidden states [N, D] of one new token for each of the first N slots of a cache; see `one_token_pass`.
+
+    Holds copies of weights: it is good until they change.
+    """
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
@@ -55,9 +75,7 @@ class FlatPass:
         self._last = _norm(decoder.norm)
 
     @torch.no_grad()
-    def __call__(
-        self, token_N: Int[Tensor, " N"], cache: KeyValueCache, step: Step
-    ) -> Float[Tensor, "N D"]:
+    def __call__(self, token_N: Int[Tensor, " N"], cache: KeyValueCache, step: Step) -> Float[Tensor, "N D"]:
         """Read the tokens, store their keys and values in the cache, and give the hidden states."""
         decoder, where = self.decoder, step.position_BT
         x_ND = F.embedding(token_N, decoder.embedding.weight)
@@ -74,7 +92,9 @@ class FlatPass:
             x_ND = layer(x_ND, index, view)
         return self._last(x_ND)
 
-    def _view(self, rows: int, rotation: tuple[Tensor, Tensor] | None, cache: KeyValueCache, step: Step) -> _View:
+    def _view(
+        self, rows: int, rotation: tuple[Tensor, Tensor] | None, cache: KeyValueCache, step: Step
+    ) -> _View:
         kv_heads = self.decoder.config.kv_heads
         # Slots and heads merge without a copy; the views of all layers are made at once.
         seen = cache.store[:, :, :rows].flatten(2, 3)[..., : step.span, :]
@@ -103,14 +123,10 @@ class _Layer:
     mlp_norm: Callable[[Tensor], Tensor]
     query_norm: Callable[[Tensor], Tensor]
     key_norm: Callable[[Tensor], Tensor]
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    up: Tensor
-    up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    qkv: Product
+    out: Product
+    up: Product
+    down: Product
     gated: bool
     post: bool
     qk_norm: bool
@@ -118,12 +134,13 @@ class _Layer:
     @staticmethod
     def of(block: Block) -> _Layer:
         a, mlp = block.attention, block.mlp
-        weights = []
-        for linear in (a.qkv, a.out, mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, mlp.down):
-            weights += [linear.weight.detach().t(), None if linear.bias is None else linear.bias.detach()]
-        norms = [_norm(n) for n in (block.attention_norm, block.mlp_norm, a.query_norm, a.key_norm)]
+        up = mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up
+        before = (None, None) if block.post else (block.attention_norm, block.mlp_norm)
+        products = _product(a.qkv, before[0]), _product(a.out), _product(up, before[1]), _product(mlp.down)
+        norms = [_norm(block.attention_norm, block.post), _norm(block.mlp_norm, block.post)]
+        norms += [_norm(a.query_norm), _norm(a.key_norm)]
         kinds = isinstance(mlp, SwiGLU), block.post, a.query_norm is not None
-        return _Layer(a.heads, a.kv_heads, a.head_width, *norms, *weights, *kinds)
+        return _Layer(a.heads, a.kv_heads, a.head_width, *norms, *products, *kinds)
 
     def __call__(self, x_ND: Tensor, index: int, view: _View) -> Tensor:
         if self.post:
@@ -135,7 +152,7 @@ class _Layer:
     def _attend(self, x_ND: Tensor, h_ND: Tensor, index: int, view: _View) -> Tensor:
         heads, kv_heads, head_width = self.heads, self.kv_heads, self.head_width
         rows, turned = x_ND.shape[0], heads + kv_heads
-        qkv_NHD = _linear(h_ND, self.qkv, self.qkv_bias).view(rows, turned + kv_heads, head_width)
+        qkv_NHD = self.qkv(h_ND).view(rows, turned + kv_heads, head_width)
         query_NHD, turned_NHD = qkv_NHD[:, :heads], qkv_NHD[:, :turned]
         if self.qk_norm:
             key_NHD = qkv_NHD[:, heads:turned]
@@ -149,28 +166,27 @@ class _Layer:
         scale, beta = head_width**-0.5, view.masked
         score = torch.baddbmm(view.mask, query, view.keys[index], beta=beta, alpha=scale)
         mixed_ND = torch.bmm(score.softmax(-1), view.values[index]).view(rows, -1)
-        return _add_linear(x_ND, mixed_ND, self.out, self.out_bias)
+        return self.out(mixed_ND, x_ND)
 
     def _feed(self, x_ND: Tensor, h_ND: Tensor) -> Tensor:
-        inner_NI = _linear(h_ND, self.up, self.up_bias)
+        inner_NI = self.up(h_ND)
         if self.gated:
             width = inner_NI.shape[1] // 2
             inner_NI = F.silu(inner_NI[:, :width]).mul_(inner_NI[:, width:])
         else:
             inner_NI = F.gelu(inner_NI, approximate="tanh")
-        return _add_linear(x_ND, inner_NI, self.down, self.down_bias)
+        return self.down(inner_NI, x_ND)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+def _product(linear: nn.Linear, before: nn.Module | None = None) -> Product:
+    weight = linear.weight.detach()
+    if isinstance(before, RMSNorm):
+        weight = weight * before.weight.detach()
+    return Product(weight, linear.bias)
 
 
-def _add_linear(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    total = torch.addmm(residual, x, weight)
-    return total if bias is None else total.add_(bias)
-
-
-def _norm(module: nn.Module | None) -> Callable[[Tensor], Tensor]:
+def _norm(module: nn.Module | None, weighted: bool = True) -> Callable[[Tensor], Tensor]:
+    """The norm as a function; without its weight (RMSNorm only) where the next matrix has taken that in."""
     if module is None:
         return lambda x: x
     if isinstance(module, LayerNorm):
@@ -179,8 +195,8 @@ def _norm(module: nn.Module | None) -> Callable[[Tensor], Tensor]:
     weight = module.weight.detach()
     eps, share = torch.full((1, 1), module.eps, dtype=weight.dtype), 1 / module.shape[0]
 
-    def rms(x: Tensor) -> Tensor:
+    def direction(x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return (x * torch.addcmul(eps, length, length, value=share).rsqrt_()).mul_(weight)
+        return x * torch.addcmul(eps, length, length, value=share).rsqrt_()
 
-    return rms
+    return (lambda x: direction(x).mul_(weight)) if weighted else direction

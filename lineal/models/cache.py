@@ -191,6 +191,15 @@ class KeyValueCache:
         self.store[:, :, first:last, :, :width] = rows
         self.lengths[first:last] = lengths
 
+    def reorder(self, order: Sequence[int]) -> None:
+        """Slot i gets what slot `order[i]` holds (a source may repeat); the slots beyond are emptied."""
+        count, lengths = len(order), [self.lengths[source] for source in order]
+        width = max(lengths, default=0)
+        if list(order) != list(range(count)):
+            index = torch.tensor(order, device=self.store.device)
+            self.store[:, :, :count, :, :width] = self.store[:, :, index, :, :width]
+        self.lengths = lengths + [0] * (self.slots - count)
+
     def grow(self, length: int) -> None:
         """Make room for `length` tokens per slot; the old and the new memory exist together for a moment."""
         if length > self.length:

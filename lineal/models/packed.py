@@ -1,9 +1,10 @@
-"""Products with a weight that will not change for a while, laid out once for the matrix kernels of a CPU.
+"""Products with a weight that stands still for a while, laid out for the few rows of a decoding step on a CPU.
 
-Decoding multiplies few rows with every weight of the model, again and again. The ordinary kernel rearranges the
-weight on each call; oneDNN can keep it rearranged. Measured on one core (AMD Zen 4, float32, the six layers of a
-width-256 model whose weights do not fit the inner caches): 1 row 2.2 -> 1.35 ms, 8 rows 3.3 -> 2.1, 32 rows
-7.5 -> 4.85, 512 rows 72 -> 60. A small weight is quicker as it is: each oneDNN call costs about 10 us more.
+Decoding multiplies few rows with every weight of the model, again and again, so fetching and rearranging weights is
+most of the work. Measured on one core (AMD Zen 4, float32, six layers of width 256, whose weights do not fit the
+inner caches), all products of a step: 1 row as stored 2.2 ms, transposed 1.4, packed by oneDNN 1.35; 8 rows 3.3,
+3.2, 2.1; 32 rows 7.5, 6.5, 4.9; 512 rows 72, 68, 60. A small weight is quicker unpacked: a call of the packed
+product costs about 10 us more.
 """
 
 from __future__ import annotations
@@ -15,50 +16,59 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-SMALLEST = 1 << 17
-"""Weights with fewer elements are not packed: a call's fixed cost would outweigh what packing saves."""
+PACK_ABOVE = 1 << 17
+"""Elements; a smaller weight gains less from packing than each call of the packed product costs more."""
+
+FEW = 4
+"""Rows below which a transposed copy is as quick as a packed one."""
+
+PACK_AFTER = 8
+"""Calls before a weight is packed: about as many as packing costs, so that short work never pays for it."""
 
 
 class Product:
-    """x W' + b (+ residual), reading the weight where it is."""
+    """x W' + b (+ residual) for a weight and bias as they are now; good until they change.
+
+    A weight with more outputs than inputs is copied transposed at once, a large one packed after some calls.
+    """
 
     def __init__(self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None = None):
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
-        self._turned = self.weight.t()
+        wide = weight.shape[0] > weight.shape[1] and weight.device.type == "cpu"
+        self._turned = self.weight.t().contiguous() if wide else self.weight.t()
+        self._packed: Tensor | None = None
+        suits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() > PACK_ABOVE
+        self._calls_left = PACK_AFTER if suits and can_pack() else -1
 
-    def __call__(
-        self, x: Float[Tensor, "B N"], residual: Float[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B M"]:
-        """One matrix product; the residual is added by the same kernel."""
-        if residual is None:
-            return F.linear(x, self.weight, self.bias)
-        total = torch.addmm(residual, x, self._turned)
-        return total if self.bias is None else total.add_(self.bias)
+    @property
+    def is_packed(self) -> bool:
+        """Whether calls with many rows use a packed copy."""
+        return self._packed is not None
 
-    def packed(self) -> Product:
-        """The same product from a rearranged copy of the weight as it is now; itself where that would not pay."""
-        weight = self.weight
-        plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight) is Tensor
-        if not plain or weight.numel() < SMALLEST or not can_pack():
-            return self
-        return PackedProduct(weight, self.bias)
-
-
-class PackedProduct(Product):
-    """x W' + b (+ residual) from a rearranged copy: what later happens to the weight does not reach it."""
-
-    def __init__(self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None = None):
-        super().__init__(weight, bias)
+    def pack(self) -> None:
+        """Make the packed copy, which calls with `FEW` rows or more use from now on."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(
         self, x: Float[Tensor, "B N"], residual: Float[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B M"]:
         """One matrix product; the residual is added by the same kernel."""
-        multiply = torch.ops.mkldnn._linear_pointwise
+        if x.shape[0] >= FEW and self._calls_left >= 0:
+            if self._packed is not None:
+                return _packed_product(x, self._packed, self.bias, residual)
+            self._calls_left -= 1
+            if self._calls_left == 0:
+                self.pack()
         if residual is None:
-            return multiply(x, self._packed, self.bias, "none", [], "")
-        return multiply.binary(x, residual, self._packed, self.bias, "add")
+            return torch.mm(x, self._turned) if self.bias is None else torch.addmm(self.bias, x, self._turned)
+        total = torch.addmm(residual, x, self._turned)
+        return total if self.bias is None else total.add_(self.bias)
+
+
+def _packed_product(x: Tensor, packed: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    if residual is None:
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, packed, bias, "add")
 
 
 @cache
@@ -69,8 +79,8 @@ def can_pack() -> bool:
     row = torch.linspace(-1, 1, 48)
     weight, x = torch.outer(row, row.flip(0) + 0.5), torch.stack((row, row.square()))
     try:
-        packed = PackedProduct(weight, row)
-        found = torch.stack((packed(x), packed(x, x)))
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        found = torch.stack([_packed_product(x, packed, row, residual) for residual in (None, x)])
     except (RuntimeError, AttributeError, NotImplementedError):
         # The operators are internal to torch: another version may lack them.
         return False

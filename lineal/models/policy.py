@@ -54,4 +54,5 @@ class ActorCritic(nn.Module):
             hidden = read(self.critic)
         elif detach:
             hidden = hidden.detach()
-        return self.value_head(hidden).float()
+        value = self.value_head(hidden)
+        return value if value.dtype in (torch.float32, torch.float64) else value.float()

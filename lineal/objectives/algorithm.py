@@ -18,7 +18,7 @@ from lineal.objectives.definition import Algorithm, Needs, initial_state, needs
 from lineal.objectives.group import Group, mixed_groups
 from lineal.objectives.objective import objective, value_loss
 from lineal.objectives.override import override
-from lineal.objectives.prepare import complete, prepare, split
+from lineal.objectives.prepare import complete, correct, prepare, split
 from lineal.objectives.progress import statistics, summarise, update_state
 from lineal.objectives.state import AlgorithmState
 from lineal.objectives.step import Adam, NaturalGradient, TrustRegion
@@ -35,6 +35,7 @@ __all__ = [
     "Needs",
     "TrustRegion",
     "complete",
+    "correct",
     "initial_state",
     "mixed_groups",
     "needs",

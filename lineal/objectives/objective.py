@@ -30,8 +30,7 @@ def objective(
         metrics = measure(algorithm, scores, batch, log_ratio_BT)
         metrics["surrogate"] = total.detach()
     for penalty in algorithm.penalty:
-        if not penalty.in_reward:
-            total = total - penalty(scores, batch, state).sum()
+        total = total - penalty(scores, batch, state).sum()
     return total, metrics
 
 

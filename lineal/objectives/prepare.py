@@ -76,6 +76,24 @@ def weigh(algorithm: Algorithm, batch: Batch) -> Batch:
     )
 
 
+def correct(batch: Batch, behaviour_logp_BT: Float[Tensor, "B T"], cap: float = 2.0) -> Batch:
+    """The batch with each advantage times min(π_old / μ, cap), for samples of another policy μ than the trainer's.
+
+    Truncated importance sampling (Yao et al. 2025), for outside samplers whose probabilities differ from ours. Raises
+    UsageError where the batch has no old_logp_BT, or cap is not above 0.
+    """
+    if batch.old_logp_BT is None:
+        raise UsageError(
+            "correcting for the sampler needs old_logp_BT. Score the rollout with the policy first."
+        )
+    if not cap > 0:
+        raise UsageError(f"cap is {cap}: it bounds the weight of a token. Use a number above 0, such as 2.")
+    gap_BT = torch.where(
+        batch.mask_BT, batch.old_logp_BT - behaviour_logp_BT, torch.zeros_like(behaviour_logp_BT)
+    )
+    return replace(batch, advantage_BT=batch.advantage_BT * gap_BT.exp().clamp(max=cap))
+
+
 def split(
     algorithm: Algorithm, batch: Batch, seed: int = 0, epoch: int = 0, *, by_step: bool = False
 ) -> list[Batch]:

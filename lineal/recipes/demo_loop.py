@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lineal.errors import UsageError
 from lineal.recipes import next_token, policy_gradient, sft
 from lineal.recipes.config import LanguageConfig, PolicyGradientConfig, to_json, with_options
 from lineal.recipes.demo import DemoConfig
 from lineal.train.console import note
+from lineal.train.distributed import world_size
 from lineal.train.metrics import read_lines
 from lineal.train.run import Run
 
@@ -46,6 +48,8 @@ def plan(config: DemoConfig) -> list[str]:
 
 def run(config: DemoConfig, run: Run) -> None:
     """Run the parts that are not done yet, then print what happened and what to type next."""
+    if world_size() > 1:
+        raise UsageError("the demonstration is made for one process: run it without torchrun.")
     started = time.monotonic()
     before, control = run.path / "sft", run.path / "control"
     if not (before / "final").exists():

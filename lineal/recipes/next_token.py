@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from lineal.environments.chat import load_chat_template
-from lineal.environments.text import Example, TextTask, encode_prompts
+from lineal.environments.text import TextTask
 from lineal.errors import DataError, UsageError
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
-from lineal.models.policy import ActorCritic
 from lineal.objectives.algorithm import Group
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
 from lineal.recipes.config import LanguageConfig
 from lineal.tokenizers import Tokenizer
-from lineal.train.blocks import Blocks, pack, random_blocks, sequential_blocks, split_stream
+from lineal.train.blocks import pack, split_stream
 from lineal.train.build import build_model, model_folder
-from lineal.train.collect import Gathered, Source, to_rollout
+from lineal.train.collect import Source
 from lineal.train.console import note
 from lineal.train.data import read_documents
+from lineal.train.distributed import Ranks, joined, sum_gradients
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
+from lineal.train.language import Text, gold_sheet, held_out_loss, pair_losses, text_losses
 from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.score import Scoring, Sheet, Want, score
+from lineal.train.score import Scoring
 from lineal.train.session import (
     autocast_dtype,
     evaluated,
@@ -45,19 +43,11 @@ from lineal.train.session import (
     save,
     scheduled,
 )
+from lineal.train.sharding import refresh, spread, whole
 from lineal.train.tasks import build_scorer, build_task
-from lineal.types import Completion
 
 EVAL_TOKENS = 1 << 17
 """Most validation tokens that an evaluation on the way reads; the final one reads all."""
-
-
-@dataclass
-class Text:
-    """Plain text as two streams of token ids, and the loss of a step on it."""
-
-    train_N: Tensor
-    held_N: Tensor
 
 
 @dataclass
@@ -77,6 +67,12 @@ class Parts:
     tokenizer: Tokenizer
     optimiser: torch.optim.Optimizer
     scoring: Scoring
+    twin: Decoder | None = None
+
+    def actor(self) -> Decoder:
+        """The decoder as it samples and is measured: itself, or where it is sharded its whole copy, now up to date."""
+        refresh(self.twin, self.decoder)
+        return self.twin or self.decoder
 
 
 def plan(config: LanguageConfig) -> list[str]:
@@ -101,14 +97,19 @@ def plan(config: LanguageConfig) -> list[str]:
 
 def run(config: LanguageConfig, run: Run) -> None:
     """Train a model on text or on pairs; resumes by itself when the run folder holds a checkpoint."""
-    parts = _build(config, run)
+    with joined(config.model.device) as ranks:
+        _train(config, run, _build(config, run, ranks), ranks)
+
+
+def _train(config: LanguageConfig, run: Run, parts: Parts, ranks: Ranks) -> None:
     shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
     schedule = make_schedule(
         config.optimiser.schedule, config.run.steps, min(config.optimiser.warmup, config.run.steps), 0.1
     )
-    with Progress(config.run.steps, shown, live=False if config.run.quiet else None) as progress:
-        done, saved = restore(run, parts.decoder, {"policy": parts.optimiser})
-        guard = Guard(run.refused, in_a_row=saved.get("refused", 0))
+    live = False if config.run.quiet else None
+    with Progress(config.run.steps, shown, stream=ranks.voice, live=live) as progress:
+        done, saved = restore(run, parts.decoder, {"policy": parts.optimiser}, ranks)
+        guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
         tokens, started = saved.get("tokens", 0), time.monotonic()
         for step in range(done + 1, 0 if saved.get("last") else config.run.steps + 1):
             begun = time.monotonic()
@@ -116,7 +117,8 @@ def run(config: LanguageConfig, run: Run) -> None:
             metrics = train_step(config, parts, step, guard)
             tokens += int(metrics["tokens"])
             metrics |= {"learning_rate": rate, "num_tokens": tokens}
-            last = step == config.run.steps or over(config.run, started, tokens)
+            (late,) = ranks.any(over(config.run, started, tokens))
+            last = late or step == config.run.steps
             if config.run.eval_every and step % config.run.eval_every == 0 and not last:
                 metrics |= _check(config, parts, step, whole=False)
                 last = 0 < config.optimiser.stop_accuracy <= metrics.get("eval/accuracy", -1.0)
@@ -124,10 +126,11 @@ def run(config: LanguageConfig, run: Run) -> None:
             spent = time.monotonic() - begun
             run.time(step, {"step_time": spent, "tokens_per_second": metrics["tokens"] / spent})
             progress.update(step, metrics)
-            if last or step % config.run.save_every == 0 or run.stop_requested:
-                save(run, step, parts.decoder, {"policy": parts.optimiser},
-                     {"tokens": tokens, "refused": guard.in_a_row, "last": last})  # fmt: skip
-            if run.stop_requested and not last:
+            (stop,) = ranks.any(run.stop_requested)
+            if last or step % config.run.save_every == 0 or stop:
+                state = {"tokens": tokens, "refused": guard.in_a_row, "last": last}
+                save(run, step, parts.decoder, {"policy": parts.optimiser}, state, ranks)
+            if stop and not last:
                 run.exit()
             if last:
                 return _finish(config, run, parts, step)
@@ -159,29 +162,29 @@ def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]
     return task, [], task.alphabet, longest + 1
 
 
-def _build(config: LanguageConfig, run: Run) -> Parts:
+def _build(config: LanguageConfig, run: Run, ranks: Ranks) -> Parts:
     task, documents, alphabet, context = _read(config)
     decoder, tokenizer = build_model(config.model, alphabet, context, config.run.seed)
-    data = _pairs(config, task, tokenizer) if task is not None else _text(config, documents, tokenizer)
+    data = _pairs(config, task, tokenizer, ranks) if task is not None else _text(config, documents, tokenizer)
     tokens = config.optimiser.batch_size * (config.optimiser.block if task is None else 16)
-    device = place(decoder, run, config.model, tokens)
-    options = config.optimiser
+    device = place(decoder, run, config.model, tokens, ranks)
+    twin, options = spread(decoder, ranks, config.model.shard), config.optimiser
     optimiser = adamw(
         dict(decoder.named_parameters()), options.learning_rate,
         betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,
     )  # fmt: skip
-    return Parts(
-        data, decoder, tokenizer, optimiser, Scoring(1.0, options.token_budget, autocast_dtype(device))
-    )
+    scoring = Scoring(1.0, options.token_budget, autocast_dtype(device), ranks=ranks)
+    return Parts(data, decoder, tokenizer, optimiser, scoring, twin)
 
 
-def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer) -> Pairs:
+def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer, ranks: Ranks) -> Pairs:
     for line in task.notes:
         note(line)
     limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
     sampling = Sampling(max_new_tokens=limit, temperature=config.sampling.temperature or 1.0)
     order, scorer = Order(len(task.train), config.run.seed), build_scorer(config.data, task, limit)
-    return Pairs(task, Source(task.train, order, tokenizer, scorer, Group(1), sampling, config.run.seed))
+    source = Source(task.train, order, tokenizer, scorer, Group(1), sampling, config.run.seed, ranks=ranks)
+    return Pairs(task, source)
 
 
 def _text(config: LanguageConfig, documents: list[str], tokenizer: Tokenizer) -> Text:
@@ -193,79 +196,40 @@ def _text(config: LanguageConfig, documents: list[str], tokenizer: Tokenizer) ->
 def train_step(config: LanguageConfig, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
     """One optimiser step; returns its loss, gradient norm and tokens."""
     parts.decoder.train()
+    ranks = parts.scoring.ranks
     if config.model.dropout:
         # Dropout draws from torch's own generator: seeded by the step, so that a resumed run draws the same.
-        torch.manual_seed((config.run.seed << 32) + step)
+        torch.manual_seed(((config.run.seed << 32) + step) ^ (ranks.rank << 44))
     parts.optimiser.zero_grad(set_to_none=True)
     if isinstance(parts.data, Text):
-        losses = _text_losses(config, parts, parts.data, step)
+        losses = text_losses(
+            parts.decoder, parts.data, config.optimiser, parts.scoring, seed=config.run.seed, step=step
+        )
     else:
-        losses = _pair_losses(config, parts, parts.data, step)
+        index = parts.data.source.order.batch(step - 1, config.optimiser.batch_size)
+        sheet = gold_sheet([parts.data.task.train[i] for i in index], parts.tokenizer, parts.decoder)
+        losses = pair_losses(parts.decoder, sheet, parts.scoring)
     total, tokens = 0.0, 0
     for loss, count in losses:
         loss.backward()
         total, tokens = total + loss.detach(), tokens + count
-    norm = torch.nn.utils.clip_grad_norm_(
-        parts.decoder.parameters(), config.optimiser.max_grad_norm or math.inf
-    )
-    value, size = torch.stack([torch.as_tensor(total), norm]).tolist()
+    parameters = list(parts.decoder.parameters())
+    sum_gradients(parameters, ranks)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimiser.max_grad_norm or math.inf)
+    value, size = torch.stack([ranks.sum(torch.as_tensor(total)), whole(norm)]).tolist()
     guard.watch(step)
     if guard.finite(size, loss=value):
         parts.optimiser.step()
     parts.decoder.eval()
-    return {"loss": value, "grad_norm": size, "tokens": float(tokens)}
-
-
-def _text_losses(config: LanguageConfig, parts: Parts, data: Text, step: int) -> Iterator[tuple[Tensor, int]]:
-    rows = config.optimiser.batch_size
-    size = max(1, config.optimiser.token_budget // config.optimiser.block)
-    for start in range(0, rows, size):
-        some = range(start, min(rows, start + size))
-        blocks = random_blocks(data.train_N, config.optimiser.block, some, seed=config.run.seed, step=step)
-        yield _block_loss(parts, blocks) / (rows * config.optimiser.block), len(some) * config.optimiser.block
-
-
-def _block_loss(parts: Parts, blocks: Blocks) -> Tensor:
-    """Summed cross-entropy of the blocks' counted targets."""
-    device = parts.decoder.device
-    with parts.scoring.precision(device):
-        hidden_BTD = parts.decoder(blocks.input_BT.to(device))
-        logits_NV = parts.decoder.logits(hidden_BTD.flatten(0, 1))
-    target_N = blocks.target_BT.masked_fill(~blocks.mask_BT, -100).flatten().to(device)
-    return F.cross_entropy(
-        logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV, target_N, reduction="sum"
-    )
-
-
-def _pair_losses(
-    config: LanguageConfig, parts: Parts, data: Pairs, step: int
-) -> Iterator[tuple[Tensor, int]]:
-    index = data.source.order.batch(step - 1, config.optimiser.batch_size)
-    sheet = gold_sheet([data.task.train[i] for i in index], parts.tokenizer, parts.decoder)
-    rows = torch.arange(len(index), device=parts.decoder.device)
-    tokens = sum(sheet.length_B)
-    policy = ActorCritic(parts.decoder)
-    for micro in sheet.micro_batches(rows, parts.scoring.token_budget):
-        with parts.scoring.precision(parts.decoder.device):
-            scores = score(policy, micro, 1.0, Want(entropy="none"))
-        yield -scores.logp_BT.sum() / tokens, len(micro.action_N)
-
-
-def gold_sheet(examples: list[Example], tokenizer: Tokenizer, decoder: Decoder) -> Sheet:
-    """Prompts with their gold completions, end-of-text included, laid out for scoring."""
-    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    golds = [tokenizer.encode(example.completion) + end for example in examples]
-    room = max(map(len, golds))
-    prompts = encode_prompts(examples, tokenizer, decoder.config.context, room=room)
-    answers = [[Completion(tuple(gold), (0.0,) * len(gold), "stop")] for gold in golds]
-    rewards = [[0.0] for _ in golds]
-    return Sheet.of(to_rollout(Gathered(examples, prompts, answers, [], rewards), decoder.device))
+    return {"loss": value, "grad_norm": size, "tokens": float(sum(ranks.gather_json(tokens)))}
 
 
 def _check(config: LanguageConfig, parts: Parts, step: int, *, whole: bool) -> dict[str, float]:
     """Held-out figures: loss for text; accuracy for pairs (on validation prompts unless it is the final one)."""
     if isinstance(parts.data, Text):
-        return {"eval/loss": held_out_loss(parts, parts.data, EVAL_TOKENS if not whole else 0)}
+        return {
+            "eval/loss": held_out_loss(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
+        }
     return _evaluation(config, parts, parts.data, step, whole).metrics()
 
 
@@ -273,28 +237,17 @@ def _evaluation(config: LanguageConfig, parts: Parts, data: Pairs, step: int, wh
     examples = evaluated(data.task, config.run, whole)
     count = config.run.eval_prompts if whole else min(128, config.run.eval_prompts)
     return evaluate(
-        parts.decoder, data.source, examples[:count], samples=config.run.eval_samples, step=step, greedy=whole
+        parts.actor(), data.source, examples[:count], samples=config.run.eval_samples, step=step, greedy=whole
     )
 
 
-@torch.no_grad()
-def held_out_loss(parts: Parts, data: Text, most: int) -> float:
-    """Mean cross-entropy over the held-out stream (its first `most` tokens; 0: all), every token once."""
-    parts.decoder.eval()
-    stream_N = data.held_N[: most + 1] if most else data.held_N
-    total = count = 0.0
-    for blocks in sequential_blocks(stream_N, parts.decoder.config.context, 64):
-        total += float(_block_loss(parts, blocks))
-        count += float(blocks.mask_BT.sum())
-    return total / max(1.0, count)
-
-
 def _finish(config: LanguageConfig, run: Run, parts: Parts, step: int) -> None:
-    if run.final.exists():
+    ranks = parts.scoring.ranks
+    if ranks.tell(run.final.exists()):
         return
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
-        loss = held_out_loss(parts, parts.data, 0)
+        loss = held_out_loss(parts.actor(), parts.data, parts.scoring)
         run.log(step, {"eval/loss": loss, "eval/final": True})
         note(f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {math.exp(loss):.2f}")
         facts["held-out loss"] = f"{loss:.4f}"
@@ -306,4 +259,6 @@ def _finish(config: LanguageConfig, run: Run, parts: Parts, step: int) -> None:
         note(f"step {step}: held-out accuracy {found.sampled:.3f} sampled, {found.greedy:.3f} greedy")
         facts["held-out accuracy"] = f"{found.sampled:.3f}"
     recipe = "pretrain" if isinstance(parts.data, Text) else "sft"
-    finish(run, parts.decoder, parts.tokenizer, model_card(recipe, parts.decoder, facts))
+    decoder = parts.actor()
+    if ranks.first:
+        finish(run, decoder, parts.tokenizer, model_card(recipe, decoder, facts))

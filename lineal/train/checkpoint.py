@@ -8,6 +8,7 @@ the newest that verifies; a damaged one is named on one line and passed over.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ from lineal.train import files
 from lineal.train.console import warn
 from lineal.train.manifest import REPLACED, verify_folder, write_folder
 
+FLOAT = "$float"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 DTYPES = {
     torch.float64: "F64",
@@ -116,7 +118,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         # Copied out of the file's memory map, so that deleting or replacing the file cannot reach them.
         tensors = {name: tensor.clone() for name, tensor in load_file(path / TENSORS).items()}
-        state = json.loads((path / STATE).read_bytes())
+        state = decode_state((path / STATE).read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(int(facts["step"]), tensors, state, path)
@@ -158,24 +160,35 @@ def _drop_old(folder: Path, current: int, keep_last: int, keep_every: int) -> No
 
 
 def encode_state(state: Mapping[str, Any]) -> bytes:
-    """The state as JSON; raises CheckpointError for what would not come back (nan, objects, int keys)."""
-    for name, keys in _keys(state, "state"):
-        if not all(isinstance(key, str) for key in keys):
-            raise CheckpointError(f"{name} has keys that are no text; JSON would change them: use str keys.")
+    """The state as JSON that `decode_state` gives back exactly, but for tuples, which become lists.
+
+    JSON has no nan: floats that are not finite are written as {"$float": "nan"}. Raises CheckpointError for what
+    would not come back: objects, and keys that are not text.
+    """
     try:
-        return json.dumps(dict(state), allow_nan=False, indent=1).encode()
+        return json.dumps(_to_json(dict(state), "state"), allow_nan=False, indent=1).encode()
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the state cannot be saved as JSON: {error}.") from error
 
 
-def _keys(value: Any, name: str) -> Iterator[tuple[str, list[Any]]]:
+def decode_state(content: bytes) -> dict[str, Any]:
+    """The state that `encode_state` wrote."""
+    return json.loads(content, object_hook=lambda x: float(x[FLOAT]) if x.keys() == {FLOAT} else x)
+
+
+def _to_json(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
-        yield name, list(value)
-        for key, item in value.items():
-            yield from _keys(item, f"{name}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _keys(item, f"{name}[{index}]")
+        wrong = [key for key in value if not isinstance(key, str) or key == FLOAT]
+        if wrong:
+            raise CheckpointError(
+                f"{name} has the key {wrong[0]!r}, which would not come back: use other text."
+            )
+        return {key: _to_json(item, f"{name}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {FLOAT: repr(value)}
+    return value
 
 
 def tensor_chunks(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from lineal.train.versions import versions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 TINY_WIDTH = 64
 """Models this narrow spend their time between operations: float32 and one thread, without a probe."""
-WORTH = 1.2
-"""Another dtype, or more threads, must be this many times faster to be chosen."""
-SECONDS = 0.12
-"""Time given to each combination of dtype and threads."""
+MORE_THREADS, LESS_PRECISION = 1.2, 1.5
+"""How many times faster more threads, and bfloat16, must be to be chosen; the block gains more than a whole model."""
+SECONDS = 0.5
+"""Time given to a probe."""
+FLOPS = 4e9
+"""Work of one probed block at most: wide models are probed with fewer tokens than they train on."""
 
 
 @dataclass(frozen=True)
@@ -160,33 +162,35 @@ def _cpu_flags() -> set[str]:
 
 
 def _measure(kind: str, shape: Shape, dtypes: list[str], counts: list[int]) -> dict[str, float]:
-    """Milliseconds of a forward and backward pass through one block, for each dtype and number of threads."""
+    """Least milliseconds of a forward and backward pass through one block, for each dtype and thread count."""
     before = torch.get_num_threads()
+    blocks = {dtype: _block(kind, shape, dtype) for dtype in dtypes}
     best: dict[str, float] = {}
+    began, rounds = time.perf_counter(), 0
     try:
-        for count in counts:
-            torch.set_num_threads(count)
-            for dtype in dtypes:
-                best[f"{dtype} threads {count}"] = round(1000 * _seconds(kind, shape, dtype), 4)
+        # Round and round, so that a burst of other work on the machine hits all alike. The first round warms up.
+        while rounds < 3 or (rounds < 50 and time.perf_counter() - began < SECONDS):
+            for count in counts:
+                torch.set_num_threads(count)
+                for dtype, block in blocks.items():
+                    name, spent = f"{dtype} threads {count}", round(1000 * block(), 4)
+                    best[name] = min(best[name], spent) if rounds > 1 else spent
+            rounds += 1
     finally:
         torch.set_num_threads(before)
     return best
 
 
-def _seconds(kind: str, shape: Shape, dtype: str) -> float:
+def _block(kind: str, shape: Shape, dtype: str) -> Callable[[], float]:
+    """A feed-forward block, forward and backward; calling it gives the seconds it took."""
     # Own generator: the probe must not move the random numbers of the run.
     made = torch.Generator().manual_seed(0)
-    size = {
-        "x": (shape.tokens, shape.width),
-        "up": (shape.inner, shape.width),
-        "down": (shape.width, shape.inner),
-    }
+    tokens = max(32, min(shape.tokens, int(FLOPS / (12 * shape.width * shape.inner))))
     keep = torch.float64 if dtype == "float64" else torch.float32
-    x, up, down = (
-        torch.randn(s, generator=made, dtype=keep).to(kind).requires_grad_() for s in size.values()
-    )
+    sizes = (tokens, shape.width), (shape.inner, shape.width), (shape.width, shape.inner)
+    x, up, down = (torch.randn(s, generator=made, dtype=keep).to(kind).requires_grad_() for s in sizes)
 
-    def block() -> float:
+    def seconds() -> float:
         start = time.perf_counter()
         with torch.autocast(kind, torch.bfloat16, enabled=dtype == "bfloat16"):
             y = F.linear(F.silu(F.linear(x, up)), down)
@@ -195,23 +199,25 @@ def _seconds(kind: str, shape: Shape, dtype: str) -> float:
             getattr(torch, kind).synchronize()
         return time.perf_counter() - start
 
-    block()
-    times, spent = [block()], 0.0
-    while spent < SECONDS and len(times) < 50:
-        times.append(block())
-        spent += times[-1]
-    # The least, because whatever else the machine does can only add.
-    return min(times)
+    return seconds
 
 
 def _fastest(probe: Mapping[str, float], dtypes: list[str], counts: list[int]) -> tuple[str, int]:
     """The plainest choice (first dtype, fewest threads) unless another is clearly faster."""
-    chosen = (dtypes[0], counts[0])
-    for dtype in dtypes:
-        for count in counts:
-            if probe and probe[f"{dtype} threads {count}"] * WORTH < probe["{} threads {}".format(*chosen)]:
-                chosen = (dtype, count)
-    return chosen
+
+    def best_count(dtype: str) -> int:
+        chosen = counts[0]
+        for count in counts[1:]:
+            if probe[f"{dtype} threads {count}"] * MORE_THREADS < probe[f"{dtype} threads {chosen}"]:
+                chosen = count
+        return chosen
+
+    if not probe:
+        return dtypes[0], counts[0]
+    spent = {dtype: probe[f"{dtype} threads {best_count(dtype)}"] for dtype in dtypes}
+    quick = min(dtypes, key=lambda dtype: spent[dtype])
+    chosen = quick if spent[quick] * LESS_PRECISION < spent[dtypes[0]] else dtypes[0]
+    return chosen, best_count(chosen)
 
 
 def describe() -> dict[str, Any]:

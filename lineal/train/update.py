@@ -75,8 +75,10 @@ def micro_batches(
 
 
 def _weightless(part: Batch) -> Batch:
+    """The part as if all of it were padding."""
     zero_BT = torch.zeros_like(part.weight_BT)
-    return replace(part, mask_BT=torch.zeros_like(part.mask_BT), weight_BT=zero_BT, step_weight_BT=zero_BT)
+    padded = replace(part, mask_BT=torch.zeros_like(part.mask_BT), weight_BT=zero_BT, step_weight_BT=zero_BT)
+    return padded if part.return_BT is None else replace(padded, return_BT=zero_BT)
 
 
 def silent(algorithm: Algorithm) -> bool:

@@ -246,6 +246,25 @@ def _defaults(recipe: str) -> dict[str, Any]:
     return {name: value for group in groups.values() for name, value in vars(group).items()}
 
 
+def _same_task(run: RunView) -> str:
+    """The data options of a run that are not the defaults, as they are typed."""
+    from lineal.recipes.config import DataOptions
+
+    words = []
+    for name, usual in vars(DataOptions()).items():
+        value = run.options.get("data", {}).get(name, usual)
+        values = value if isinstance(value, list | tuple) else [value]
+        if tuple(values) != (usual if isinstance(usual, tuple) else (usual,)):
+            words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(v)) for v in values)]
+    return "".join(f" {word}" for word in words)
+
+
+def _gentle_rate(run: RunView) -> str:
+    """A learning rate that this model has borne; imitation bears about ten times what reinforcement does."""
+    rate = max(run.values("learning_rate"), default=0.0)
+    return f" --learning-rate {rate / 10 if run.recipe == 'sft' else rate:g}" if rate else ""
+
+
 def next_commands(run: RunView) -> list[tuple[str, str]]:
     """What to type next, each with what it does; every one works as it stands."""
     path = shlex.quote(str(run.path))
@@ -260,7 +279,8 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
         )
     if run.recipe != "pretrain":
         commands.append((f"lineal eval {path} --samples 8", "pass@1 and pass@8 on the held-out prompts"))
-        commands.append((f"lineal run dapo --model {path}", "train it further, with another algorithm"))
+        further = f"lineal run dapo --model {path}{_same_task(run)}{_gentle_rate(run)}"
+        commands.append((further, "train it further, with another algorithm"))
     return [*commands, (f"lineal list {shlex.quote(str(run.path.parent))}", "all runs beside it")]
 
 

@@ -14,6 +14,7 @@ def by_hand(attention: Attention, x_TD: torch.Tensor, config: DecoderConfig) -> 
     width, group = config.head_width, config.heads // config.kv_heads
     qkv_TR = attention.qkv(x_TD)
     query, key, value = qkv_TR.split([config.heads * width, *[config.kv_heads * width] * 2], -1)
+    query_norm, key_norm = attention.query_norm, attention.key_norm
     out = []
     for t in range(len(x_TD)):
         heads = []
@@ -21,8 +22,8 @@ def by_hand(attention: Attention, x_TD: torch.Tensor, config: DecoderConfig) -> 
             own = slice(h * width, (h + 1) * width)
             shared = slice(h // group * width, (h // group + 1) * width)
             q, k, v = query[t, own], key[: t + 1, shared], value[: t + 1, shared]
-            if attention.query_norm is not None and attention.key_norm is not None:
-                q, k = attention.query_norm(q), attention.key_norm(k)
+            if query_norm is not None and key_norm is not None:
+                q, k = query_norm(q), key_norm(k)
             heads.append((k @ q / width**0.5).softmax(0) @ v)
         out.append(torch.cat(heads))
     return attention.out(torch.stack(out))

@@ -116,6 +116,15 @@ def test_reference_kl_takes_the_weights_of_the_surrogate(case):
     )
 
 
+def test_a_penalty_on_rewards_is_not_taken_off_twice(case):
+    rollout, scores = case
+    algorithm = replace(grpo, penalty=(ReferenceKL(1.0, "k1", place="reward"),))
+    batch = prepare(algorithm, rollout, STATE)
+    value, sums = objective(algorithm, scores, batch, STATE)
+    assert value == objective(grpo, scores, batch, STATE)[0]
+    assert "reference_kl" not in sums
+
+
 @pytest.mark.parametrize(
     ("penalty", "missing"),
     [

@@ -7,7 +7,7 @@ import torch
 
 from lineal.errors import UsageError
 from lineal.objectives.advantage import GAE
-from lineal.objectives.algorithm import Adam, AlgorithmState, complete, override, prepare, split
+from lineal.objectives.algorithm import Adam, AlgorithmState, complete, correct, override, prepare, split
 from lineal.objectives.penalty import ReferenceKL
 from lineal.objectives.policy import ALGORITHMS, VARIANTS
 from lineal.objectives.reduction import PerBudget
@@ -138,3 +138,49 @@ def test_minibatches_of_steps_are_refused_where_rows_must_stay_whole(rollout):
     for algorithm in (dapo, VARIANTS["ppo-sum"]):
         with pytest.raises(UsageError, match="minibatches of steps have none"):
             split(algorithm, prepare(algorithm, rollout, STATE), by_step=True)
+
+
+def test_rows_are_cut_in_every_field(rollout):
+    batch = prepare(ppo, rollout, STATE)
+    part = batch.rows(torch.tensor([3, 0]), width=3)
+    for name, value in vars(part).items():
+        if name.endswith("_BT"):
+            assert torch.equal(value, getattr(batch, name)[[3, 0], :3]), name
+    assert part.row_B.tolist() == [3, 0]
+    assert part.group_B.tolist() == [1, 0]
+    assert batch.rows(torch.tensor([1])).mask_BT.shape == (1, 4)
+
+
+class TestOutsideSampler:
+    """Samples of μ, corrected towards the policy that trains."""
+
+    def test_weights_are_capped_ratios(self, rollout):
+        batch = prepare(grpo, rollout, STATE)
+        behaviour_BT = rollout.old_logp_BT + torch.linspace(-2, 2, 48, dtype=torch.float64).view(12, 4)
+        corrected = correct(batch, behaviour_BT, cap=1.5)
+        weight_BT = (rollout.old_logp_BT - behaviour_BT).exp().clamp(max=1.5)
+        wanted_BT = torch.where(rollout.mask_BT, batch.advantage_BT * weight_BT, 0.0)
+        assert torch.allclose(corrected.advantage_BT, wanted_BT)
+        assert torch.equal(corrected.weight_BT, batch.weight_BT)
+
+    def test_the_sampler_s_own_policy_needs_no_correction(self, rollout):
+        batch = prepare(grpo, rollout, STATE)
+        assert torch.equal(correct(batch, rollout.old_logp_BT).advantage_BT, batch.advantage_BT)
+
+    def test_of_one_step_it_is_exact_without_a_cap(self, make_rollout):
+        """E_μ[π_old/μ · A] = E_old[A]: bandits with three arms, drawn by μ = (.5, .3, .2)."""
+        mu, old = (torch.tensor(p, dtype=torch.float64) for p in ([0.5, 0.3, 0.2], [0.2, 0.2, 0.6]))
+        rollout = make_rollout([1.0, 5.0, -2.0], [0, 1, 2], lengths=[1, 1, 1], width=1)
+        rollout = replace(rollout, old_logp_BT=old.log()[:, None])
+        batch = prepare(ALGORITHMS["reinforce"], rollout, STATE)
+        corrected = correct(batch, mu.log()[:, None], cap=1e9)
+        assert (mu * corrected.advantage_BT[:, 0]).sum().item() == pytest.approx(
+            (old * torch.tensor([1, 5, -2])).sum()
+        )
+
+    def test_what_is_missing_is_named(self, rollout):
+        batch = prepare(grpo, rollout, STATE)
+        with pytest.raises(UsageError, match="old_logp_BT"):
+            correct(replace(batch, old_logp_BT=None), rollout.old_logp_BT)
+        with pytest.raises(UsageError, match="cap is 0"):
+            correct(batch, rollout.old_logp_BT, cap=0.0)

@@ -46,7 +46,8 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
             code = int(stop.code or 0)
         finally:
             torch.set_num_threads(threads)
-        return Said(code, *capsys.readouterr())
+        said = capsys.readouterr()
+        return Said(code, str(said.out), str(said.err))
 
     return run
 

@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import lineal.cli_models
 import lineal.cli_runs
-import lineal.generate.step
-import lineal.recipes.next_token
-import lineal.recipes.policy_gradient
+import lineal.generate.engine
+import lineal.optim.natural
 import lineal.train.files
-import lineal.web.report  # noqa: F401  (imported here, a forked child finds them loaded)
+import lineal.train.update
+import lineal.web.report
+from lineal.environments.scoring import Scorer
+from lineal.recipes import next_token, policy_gradient
 
 pytestmark = pytest.mark.serial
 
@@ -38,11 +38,14 @@ import pathlib
 def digits(prompts, completions, **columns):
     """The share of even digits; notes every call beside this file."""
     with open(pathlib.Path(__file__).with_name("calls"), "a") as file:
-        file.write(f"{columns['trainer_state'].global_step} {len(completions)}\\n")
+        file.write(f"{columns['trainer_state'].step} {len(completions)}\\n")
     return [sum(c in "02468" for c in text) / max(1, len(text)) for text in completions]
 '''
 
 Fault = Callable[[], None]
+Words = Callable[[str, Path], list[str]]
+Straight = Callable[[str], dict[str, bytes]]
+Command = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +58,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def words(tiny: dict[str, tuple[str, ...]], inputs: Path) -> Callable[[str, Path], list[str]]:
+def words(tiny: dict[str, tuple[str, ...]], inputs: Path) -> Words:
     """The command line of a small run of a recipe in a folder."""
     common = ("--steps", str(STEPS), "--save-every", "2", "--seed", "3")
+    reward = ("--reward", f"{inputs / 'reward.py'}:digits")
     own = {
         "pretrain": ("--data", str(inputs / "text.txt"), "--block", "16", "--batch-size", "4", "--dropout", "0.1",
                      "--warmup", "2", "--eval-every", "3"),
         "sft": ("--level", "1", "--batch-size", "8", "--warmup", "2", "--eval-every", "3", "--eval-prompts", "6"),
-        "grpo": ("--epochs", "2", "--learning-rate", "1e-3", "--reward", f"{inputs / 'reward.py'}:digits"),
-        "ppo": ("--epochs", "2", "--minibatches", "2", "--learning-rate", "1e-3", "--eval-every", "3"),
-        "trpo": (),
+        "grpo": (*reward, "--epochs", "2", "--learning-rate", "1e-3"),
+        "ppo": (*reward, "--epochs", "2", "--minibatches", "2", "--learning-rate", "1e-3", "--eval-every", "3"),
+        "trpo": reward,
     }  # fmt: skip
 
     def line(recipe: str, out: Path) -> list[str]:
@@ -74,9 +78,9 @@ def words(tiny: dict[str, tuple[str, ...]], inputs: Path) -> Callable[[str, Path
     return line
 
 
-def outcome(path: Path) -> dict[str, bytes]:
+def outcome(path: Path, steps: int = STEPS) -> dict[str, bytes]:
     """Everything that must be equal: weights, the last checkpoint with its optimiser, metrics and samples."""
-    newest = path / "checkpoints" / f"step-{STEPS}"
+    newest = path / "checkpoints" / f"step-{steps}"
     files = ("final/model.safetensors", "final/config.json", "metrics.jsonl", "samples.jsonl")
     content = {name: (path / name).read_bytes() for name in files}
     content["checkpoint"] = (newest / "tensors.safetensors").read_bytes()
@@ -91,9 +95,7 @@ def differences(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def straight(
-    words: Callable[[str, Path], list[str]], command: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], dict[str, bytes]]:
+def straight(words: Words, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     """The outcome of each recipe's uninterrupted run, made when first asked for."""
     made: dict[str, dict[str, bytes]] = {}
 
@@ -132,52 +134,195 @@ def die() -> None:
 
 
 class Files:
-    """`os` as the file layer sees it, with names that can be counted without touching anyone else's."""
+    """`os` as the file layer sees it, with calls that can be counted without touching anyone else's."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
 
 def in_files(name: str, number: int) -> Fault:
-    """Dies right before the number-th call of os.NAME in the file layer: while a checkpoint is being written."""
+    """Dies right before the number-th call of os.NAME in the file layer."""
 
     def install() -> None:
-        lineal.train.files.os = Files()  # type: ignore[assignment]
-        at_call(lineal.train.files.os, name, number, die)()
+        counted = Files()
+        vars(counted)[name] = getattr(os, name)
+        setattr(lineal.train.files, "os", counted)  # noqa: B010
+        at_call(counted, name, number, die)()
 
     return install
 
 
-INSTANTS: dict[str, tuple[str, Fault]] = {
-    # Writing files: opens, writes, syncs and renames of the file layer. Two checkpoints make about 20 writes.
-    "pretrain": ("half of a checkpoint is written", in_files("fsync", 17)),
-    "sft": ("between backward pass and optimiser", at_call(torch.optim.AdamW, "step", 4, die)),
-    "grpo": ("second epoch on a rollout", at_call(torch.optim.AdamW, "step", 8, die)),
-    "ppo": ("a completion is half sampled", at_call(lineal.generate.engine._Batch, "step", 16, die)),
-    "trpo": ("inside the line search", at_call(lineal.recipes.policy_gradient, "score_all", 5, die)),
+def phases(recipe: str, step: int) -> dict[str, Fault]:
+    """For each phase of a recipe's step (checkpoints: after it) something that kills the process in its middle."""
+    loop = next_token if recipe in ("pretrain", "sft") else policy_gradient
+    found = {
+        "backward pass": at_call(loop, "train_step", step, at_call(torch.Tensor, "backward", 1, die)),
+        "checkpoint": at_call(loop, "save", step // 2, in_files("write", 2)),
+        "checkpoint's last rename": at_call(loop, "save", step // 2, in_files("rename", 1)),
+        "old checkpoint's deletion": at_call(loop, "save", 3, in_files("rename", 2)),
+        "final folder": at_call(loop, "finish", 1, in_files("fsync", 2)),
+    }
+    if recipe != "trpo":
+        found["optimiser"] = at_call(loop, "train_step", step, at_call(torch.optim.AdamW, "step", 1, die))
+    if loop is policy_gradient:
+        sampling = at_call(lineal.generate.engine._Batch, "step", 2, die)
+        found["sampling"] = at_call(loop, "collect", step, sampling)
+        found["reward"] = at_call(loop, "collect", step, at_call(Scorer, "__call__", 1, die))
+        found["rewards are there"] = at_call(loop, "load_experience", step + 1, die)
+    if recipe == "trpo":
+        search = at_call(lineal.train.update, "_surrogate_and_kl", 2, die)
+        found["line search"] = at_call(lineal.train.update, "trust_region_step", step, search)
+        solving = at_call(lineal.optim.natural, "conjugate_gradient", 1, die)
+        found["conjugate gradient"] = at_call(lineal.train.update, "trust_region_step", step, solving)
+        found["critic"] = at_call(loop, "critic_update", step, at_call(torch.optim.AdamW, "step", 2, die))
+    return found
+
+
+ONCE = {
+    "pretrain": "checkpoint",
+    "sft": "optimiser",
+    "grpo": "optimiser",
+    "ppo": "sampling",
+    "trpo": "line search",
 }
+"""The phase in which each recipe is killed on every commit; the slow tests try all."""
 
 
-def finish(command: Callable[..., int], path: Path) -> None:
-    """Resume until the run is done."""
+def kill_and_compare(words: list[str], fault: Fault, command: Command, expected: dict[str, bytes]) -> Path:
+    """A run that dies by the fault, and its resumption; returns the folder."""
+    path = Path(words[words.index("--out") + 1])
     log = path.with_suffix(".log")
+    killed = command(words, before=fault, log=log)
+    assert killed == -signal.SIGKILL, f"it was not killed: {log.read_text()}"
+    assert not (path / "final").exists()
     assert command(["resume", str(path)], log=log) == 0, log.read_text()
+    assert differences(outcome(path), expected) == []
+    assert list(path.rglob("*.tmp")) == []
+    return path
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_once_and_resumed(
-    recipe: str,
-    straight: Callable[[str], dict[str, bytes]],
-    words: Callable[[str, Path], list[str]],
-    command: Callable[..., int],
-    tmp_path: Path,
+    recipe: str, straight: Straight, words: Words, command: Command, tmp_path: Path
 ) -> None:
-    instant, fault = INSTANTS[recipe]
+    fault = phases(recipe, 4)[ONCE[recipe]]
+    path = kill_and_compare(words(recipe, tmp_path / "run"), fault, command, straight(recipe))
+    assert "continuing after step 2" in path.with_suffix(".log").read_text()
+
+
+def test_the_control_two_uninterrupted_runs_are_equal(
+    straight: Straight, words: Words, command: Command, tmp_path: Path
+) -> None:
+    assert command(words("ppo", tmp_path / "run")) == 0
+    again = outcome(tmp_path / "run")
+    assert differences(again, straight("ppo")) == []
+    assert len(again["metrics.jsonl"].splitlines()) == STEPS + 2
+    with safe_open(tmp_path / "run" / "checkpoints" / f"step-{STEPS}" / "tensors.safetensors", "pt") as saved:
+        kinds = {name.split("/")[0] for name in saved.keys()}  # noqa: SIM118
+        moments = [name for name in saved.keys() if name.endswith("exp_avg")]  # noqa: SIM118
+    assert kinds == {"model", "policy"} and moments
+
+
+def test_rewards_that_were_given_are_not_asked_for_again(
+    straight: Straight, words: Words, command: Command, inputs: Path, tmp_path: Path
+) -> None:
+    """A user's reward may say something else the second time: the saved rollout keeps what it said."""
+    expected = straight("grpo")
+    (inputs / "calls").unlink()
+    kill_and_compare(words("grpo", tmp_path / "run"), phases("grpo", 4)["optimiser"], command, expected)
+    training = [line for line in (inputs / "calls").read_text().split("\n") if line.endswith(" 16")]
+    # Killed in step 4 and resumed from step 2: step 3 was lost, step 4's rollout was kept.
+    assert training == [f"{step} 16" for step in (1, 2, 3, 4, 3, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "number", "code"), [("sft", signal.SIGINT, 130), ("ppo", signal.SIGTERM, 143)]
+)
+def test_a_polite_stop_saves_and_is_resumed(
+    recipe: str, number: int, code: int, straight: Straight, words: Words, command: Command, tmp_path: Path
+) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
-    killed = command(words(recipe, path), before=fault, log=log)
-    assert killed == -signal.SIGKILL, f"{instant}: {log.read_text()}"
-    assert not (path / "final").exists()
-    assert list(path.glob("checkpoints/step-*")), "killed before there was anything to resume from"
-    finish(command, path)
+    loop = next_token if recipe == "sft" else policy_gradient
+    asked = at_call(loop, "train_step", 3, lambda: os.kill(os.getpid(), number))
+    assert command(words(recipe, path), before=asked, log=log) == code, log.read_text()
+    assert (path / "checkpoints" / "step-3" / "manifest.json").exists()
+    assert (path / "report.html").exists() and not (path / "final").exists()
+    assert "stopping at the next safe point" in log.read_text() and "Traceback" not in log.read_text()
+    assert command(["resume", str(path)], log=log) == 0, log.read_text()
     assert differences(outcome(path), straight(recipe)) == []
-    assert list(path.rglob("*.tmp")) == []
+
+
+def test_a_run_that_ended_early_does_not_go_on_when_resumed(
+    words: Words, command: Command, tmp_path: Path
+) -> None:
+    """--token-limit ends it at step 3 of 6; killed before final/ is there, it must end there again."""
+    line = [*words("ppo", tmp_path / "run"), "--token-limit", "100"]
+    straight, killed = tmp_path / "straight", tmp_path / "run"
+    assert command([*line, "--out", str(straight)]) == 0
+    assert command(line, before=at_call(policy_gradient, "finish", 1, die)) == -signal.SIGKILL
+    assert command(["resume", str(killed)]) == 0
+    for name in ("metrics.jsonl", "final/model.safetensors"):
+        assert (killed / name).read_bytes() == (straight / name).read_bytes(), name
+    assert len((killed / "metrics.jsonl").read_text().splitlines()) < STEPS + 2
+
+
+def test_a_second_run_in_the_folder_is_refused(words: Words, command: Command, tmp_path: Path) -> None:
+    path, log = tmp_path / "run", tmp_path / "log"
+
+    def second() -> None:
+        for line in (words("sft", path), ["resume", str(path)]):
+            assert command(line, log=log) == 1
+
+    assert command(words("sft", path), before=at_call(next_token, "train_step", 3, second)) == 0
+    said = [line for line in log.read_text().splitlines() if line.startswith("lineal: ")]
+    assert len(said) == 2
+    assert all(f"{path} is in use by process" in line and "another folder" in line for line in said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_killed_in_every_phase(
+    recipe: str, straight: Straight, words: Words, command: Command, tmp_path: Path
+) -> None:
+    for number, (phase, fault) in enumerate(phases(recipe, 4).items()):
+        print(f"{recipe}: killed in {phase}")
+        kill_and_compare(words(recipe, tmp_path / f"run-{number}"), fault, command, straight(recipe))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_processes_killed_at_five_random_instants(recipe: str, words: Words, tmp_path: Path) -> None:
+    """`python -m lineal` as a user types it, killed from outside while it works."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    print(f"{recipe}: seed {seed}")
+    chance, straight = random.Random(seed), tmp_path / "straight"
+    steps = ["--steps", "60", "--save-every", "4"]
+
+    def start(line: list[str]) -> subprocess.Popen[bytes]:
+        with open(tmp_path / "log", "ab") as log:
+            return subprocess.Popen([sys.executable, "-m", "lineal", *line], stdout=log, stderr=log)
+
+    process = start([*words(recipe, straight), *steps])
+    wait_for(straight / "config.json", process)
+    began = time.monotonic()
+    assert process.wait() == 0, (tmp_path / "log").read_text()
+    seconds, kills = time.monotonic() - began, 0
+    for number in range(5):
+        path = tmp_path / f"run-{number}"
+        process = start([*words(recipe, path), *steps])
+        wait_for(path / "config.json", process)
+        time.sleep(chance.uniform(0, 0.95) * seconds)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        process = start(["resume", str(path)])
+        assert process.wait() == 0, (tmp_path / "log").read_text()
+        assert differences(outcome(path, 60), outcome(straight, 60)) == []
+    print(f"{recipe}: {kills} of 5 were killed before they had ended, out of {seconds:.1f} s of training")
+    assert kills >= 3
+
+
+def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until a process has made a file."""
+    while not file.exists():
+        assert process.poll() is None, f"it ended before it wrote {file}"
+        time.sleep(0.01)

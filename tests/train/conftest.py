@@ -15,8 +15,9 @@ CALLS = ("open", "mkdir", "write", "fsync", "rename", "replace", "ftruncate")
 
 
 class FaultyOs:
-    """Behaves as `os`, but, as in SQLite's tests, the `fail_at`-th call of those in CALLS raises, and so do all later ones if `forever`.
+    """Behaves as `os`, but the `fail_at`-th call of those in CALLS raises, as SQLite's tests do it.
 
+    forever: so do all later calls.
     short_writes: each write takes only part of what it is given.
     """
 

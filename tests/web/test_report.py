@@ -172,3 +172,27 @@ def test_a_prompt_that_a_shell_would_obey_is_not_offered_bare(make_run: MakeRun)
     assert shlex.split(command)[-1] == "$(touch x); `y`"
     said[0]["prompt"] = "two\nlines \x1b[2J"
     assert "generate" not in next_commands(read_run(make_run("b", said=said)))[0][0]
+
+
+def test_training_further_keeps_the_task_and_a_rate_the_model_has_borne(make_run: MakeRun) -> None:
+    run = read_run(make_run(data="my data.jsonl", reward=("number", "mine.py:f"), completion_field="gold"))
+    words = shlex.split(next(command for command, _ in next_commands(run) if "dapo" in command))
+    assert words[words.index("--model") + 2 :] == [
+        *("--data", "my data.jsonl", "--completion-field", "gold", "--reward", "number", "mine.py:f"),
+        *("--learning-rate", "0.0003"),
+    ]
+    sft = [{"step": s, "loss": 1.0, "learning_rate": 2e-3} for s in (1, 2)]
+    command = next_commands(read_run(make_run("s", recipe="sft", log=sft)))[-2][0]
+    assert command.endswith("--learning-rate 0.0002")
+
+
+def test_every_next_command_can_be_parsed(make_run: MakeRun) -> None:
+    from lineal.cli import COMMANDS
+    from lineal.cli_options import parse
+    from lineal.cli_runs import find_recipe
+
+    for command, _ in next_commands(read_run(make_run(data="d.jsonl", level=3))):
+        name, verb, *rest = shlex.split(command)
+        assert name == "lineal" and verb in COMMANDS
+        if verb == "run":
+            assert parse(find_recipe(rest[0]).paper.default(), rest[1:])

@@ -55,8 +55,9 @@ def test_a_round_trip_keeps_configuration_and_weights(tmp_path, layout, options)
 def test_the_rotary_tables_of_a_loaded_model_are_filled(tmp_path):
     decoder = saved(tmp_path)
     again, _ = load_model(tmp_path, torch.float64)
-    assert again.rotary is not None and decoder.rotary is not None
-    assert torch.equal(again.rotary.sin_SD, decoder.double().rotary.sin_SD)
+    expected = decoder.double().rotary
+    assert again.rotary is not None and expected is not None
+    assert torch.equal(again.rotary.sin_SD, expected.sin_SD)
 
 
 def test_weights_take_the_type_asked_for(tmp_path):
