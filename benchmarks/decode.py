@@ -99,7 +99,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-tokens", type=int, default=32, help="tokens of each prompt")
     parser.add_argument("--new-tokens", type=int, default=128, help="tokens generated for each prompt")
     parser.add_argument("--kv-heads", type=int, default=4, help="key-value heads (4 heads in all)")
-    parser.add_argument("--peer-cache", default=None, help="transformers' cache_implementation, such as static")
+    parser.add_argument(
+        "--peer-cache", default=None, help="transformers' cache_implementation, such as static"
+    )
 
 
 if __name__ == "__main__":

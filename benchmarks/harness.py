@@ -74,7 +74,9 @@ def main(
 
     options: adds the benchmark's own arguments to the parser; `measure` gets them parsed.
     """
-    parser = argparse.ArgumentParser(prog=f"benchmarks/{name}.py", description=sys.modules["__main__"].__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"benchmarks/{name}.py", description=sys.modules["__main__"].__doc__
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line per figure")
     parser.add_argument("--save", action="store_true", help=f"write benchmarks/results/{name}.json")
     if options is not None:
@@ -115,7 +117,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+def interleaved(
+    functions: dict[str, Callable[[], Any]], rounds: int, warm: int = 1
+) -> dict[str, list[float]]:
     """Seconds of each call, the functions taking turns, so that a busy moment hits them alike.
 
     warm: calls of each before the first is timed.

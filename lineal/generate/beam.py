@@ -77,7 +77,9 @@ class _Search:
     settings: BeamSearch
     limit: int
     eos_id: int | None
-    live: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = field(default_factory=lambda: [(0.0, (), ())])
+    live: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = field(
+        default_factory=lambda: [(0.0, (), ())]
+    )
     done: list[Hypothesis] = field(default_factory=list)
 
     def extend(self, candidates: list[tuple[int, int, float]]) -> list[int]:
@@ -148,6 +150,8 @@ def _extend(searches: list[_Search], logits_NV: Tensor) -> list[int]:
         flat = best.indices
         picked = [*zip((flat // vocabulary).tolist(), (flat % vocabulary).tolist(), strict=True)]
         logp = own_NV.flatten()[flat].tolist()
-        order += [row + p for p in search.extend([(p, t, lp) for (p, t), lp in zip(picked, logp, strict=True)])]
+        order += [
+            row + p for p in search.extend([(p, t, lp) for (p, t), lp in zip(picked, logp, strict=True)])
+        ]
         row += rows
     return order

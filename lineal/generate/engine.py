@@ -99,7 +99,11 @@ def _requests(
     if sample_ids is None:
         sample_ids = [range(i * samples, (i + 1) * samples) for i in range(len(prompts))]
     seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
-    if len(sample_ids) != len(prompts) or len(seeds) != len(prompts) or any(len(s) != samples for s in sample_ids):
+    if (
+        len(sample_ids) != len(prompts)
+        or len(seeds) != len(prompts)
+        or any(len(s) != samples for s in sample_ids)
+    ):
         raise UsageError(
             f"{len(prompts)} prompts with {samples} samples each were given {len(seeds)} seeds and sample_ids of "
             f"lengths {[len(s) for s in sample_ids]}: give one seed or one per prompt, and one id per sample."
@@ -168,7 +172,9 @@ class _Batch:
                     f"sampling gave log-probabilities that are nan or infinite ({min(logp)} among them): the model's "
                     "weights or scores are not finite. Go back to an earlier checkpoint."
                 )
-            done.append((self.rows[slot].number, Completion(ids, logp, "stop" if slot in ended else "length")))
+            done.append(
+                (self.rows[slot].number, Completion(ids, logp, "stop" if slot in ended else "length"))
+            )
         self._close_ranks(slots)
         return done
 

@@ -23,7 +23,9 @@ class Memory:
         counts = by_count or settings.frequency_penalty != 0 or settings.presence_penalty != 0
         self.count_BV = torch.zeros(slots, vocabulary, dtype=torch.int32, device=device) if counts else None
         self.seen_BV = torch.zeros(slots, vocabulary, dtype=torch.bool, device=device) if by_sign else None
-        self.token_BT = torch.zeros(slots, 0, dtype=torch.int64, device=device) if settings.no_repeat_ngram else None
+        self.token_BT = (
+            torch.zeros(slots, 0, dtype=torch.int64, device=device) if settings.no_repeat_ngram else None
+        )
         self.length_B = torch.zeros(slots, dtype=torch.int64, device=device)
 
     def join(self, first: int, prompts: list[tuple[int, ...]]) -> None:
@@ -49,7 +51,9 @@ class Memory:
         """Each of the first N slots generated a token; `longest` is the most tokens any of them now has."""
         rows = len(token_N)
         if self.count_BV is not None:
-            self.count_BV[:rows].scatter_add_(1, token_N[:, None], torch.ones_like(token_N[:, None], dtype=torch.int32))
+            self.count_BV[:rows].scatter_add_(
+                1, token_N[:, None], torch.ones_like(token_N[:, None], dtype=torch.int32)
+            )
         if self.seen_BV is not None:
             self.seen_BV[:rows].scatter_(1, token_N[:, None], True)
         if self.token_BT is not None:

@@ -27,7 +27,7 @@ def row_key(seed: int, step: int, sample: int) -> int:
     return _signed(key)
 
 
-def uniform_int(key: Int[Tensor, "*#shape"], position: Int[Tensor, "*#shape"]) -> Int[Tensor, "..."]:
+def uniform_int(key: Int[Tensor, "*#shape"], position: Int[Tensor, "*#shape"]) -> Int[Tensor, ...]:
     """Uniform integers in [0, 2^52): the number that decides the token at `position` of the completion with `key`.
 
     key: from `row_key`. position: 0 for the completion's first token. The two broadcast.

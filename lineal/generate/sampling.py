@@ -54,7 +54,11 @@ class Sampling:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p <= 1, "from 0 (off) to 1"),
             ("max_batch", self.max_batch >= 1, "at least 1"),
-            ("stop", not isinstance(self.stop, str) and all(self.stop), "a tuple of texts, none of them empty"),
+            (
+                "stop",
+                not isinstance(self.stop, str) and all(self.stop),
+                "a tuple of texts, none of them empty",
+            ),
         ):
             if not holds:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: it must be {allowed}.")

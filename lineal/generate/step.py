@@ -136,11 +136,22 @@ class _Layer:
         a, mlp = block.attention, block.mlp
         up = mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up
         before = (None, None) if block.post else (block.attention_norm, block.mlp_norm)
-        products = _product(a.qkv, before[0]), _product(a.out), _product(up, before[1]), _product(mlp.down)
-        norms = [_norm(block.attention_norm, block.post), _norm(block.mlp_norm, block.post)]
-        norms += [_norm(a.query_norm), _norm(a.key_norm)]
-        kinds = isinstance(mlp, SwiGLU), block.post, a.query_norm is not None
-        return _Layer(a.heads, a.kv_heads, a.head_width, *norms, *products, *kinds)
+        return _Layer(
+            a.heads,
+            a.kv_heads,
+            a.head_width,
+            attention_norm=_norm(block.attention_norm, block.post),
+            mlp_norm=_norm(block.mlp_norm, block.post),
+            query_norm=_norm(a.query_norm),
+            key_norm=_norm(a.key_norm),
+            qkv=_product(a.qkv, before[0]),
+            out=_product(a.out),
+            up=_product(up, before[1]),
+            down=_product(mlp.down),
+            gated=isinstance(mlp, SwiGLU),
+            post=block.post,
+            qk_norm=a.query_norm is not None,
+        )
 
     def __call__(self, x_ND: Tensor, index: int, view: _View) -> Tensor:
         if self.post:

@@ -31,11 +31,15 @@ class Stop:
         device: torch.device | str = "cpu",
     ):
         if settings.stop and decode is None:
-            raise UsageError(f"stop is {settings.stop!r}, but no decode was given: stop strings need the tokenizer's.")
+            raise UsageError(
+                f"stop is {settings.stop!r}, but no decode was given: stop strings need the tokenizer's."
+            )
         ends = [*settings.stop_ids] if eos_id is None else [eos_id, *settings.stop_ids]
         for token in ends:
             if not 0 <= token < vocabulary:
-                raise UsageError(f"stop id {token} is not in the vocabulary of {vocabulary} tokens: 0..{vocabulary - 1}.")
+                raise UsageError(
+                    f"stop id {token} is not in the vocabulary of {vocabulary} tokens: 0..{vocabulary - 1}."
+                )
         self._strings, self._decode = settings.stop, decode
         # A tokenizer may write a token's leading space only when another token stands before it.
         self._all_suspect = any(text[-1] in " \u2581" for text in settings.stop)
@@ -56,7 +60,9 @@ class Stop:
         kind_N = self._kind_V[token_N].tolist()
         if not any(kind_N):
             return []
-        return [row for row, kind in enumerate(kind_N) if kind == _ENDS or (kind and self._text_ends(ids(row)))]
+        return [
+            row for row, kind in enumerate(kind_N) if kind == _ENDS or (kind and self._text_ends(ids(row)))
+        ]
 
     def _text_ends(self, ids: list[int]) -> bool:
         assert self._decode is not None

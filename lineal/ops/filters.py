@@ -17,7 +17,9 @@ _SLACK = 1e-12
 def temperature(logits_BV: Float[Tensor, "B V"], temperature: float) -> Float[Tensor, "B V"]:
     """softmax(logits / temperature): above 1 flattens, below 1 sharpens; 0 keeps only the most probable token."""
     if temperature == 0:
-        kept_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(1, logits_BV.argmax(-1, keepdim=True), True)
+        kept_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(
+            1, logits_BV.argmax(-1, keepdim=True), True
+        )
         return logits_BV.masked_fill(~kept_BV, -math.inf)
     return logits_BV / temperature
 
@@ -72,12 +74,16 @@ def repetition_huggingface(
     return torch.where(seen_BV, lowered_BV, logits_BV)
 
 
-def frequency(logits_BV: Float[Tensor, "B V"], count_BV: Int[Tensor, "B V"], penalty: float) -> Float[Tensor, "B V"]:
+def frequency(
+    logits_BV: Float[Tensor, "B V"], count_BV: Int[Tensor, "B V"], penalty: float
+) -> Float[Tensor, "B V"]:
     """logit - penalty * n for a token generated n times before."""
     return logits_BV - penalty * count_BV
 
 
-def presence(logits_BV: Float[Tensor, "B V"], count_BV: Int[Tensor, "B V"], penalty: float) -> Float[Tensor, "B V"]:
+def presence(
+    logits_BV: Float[Tensor, "B V"], count_BV: Int[Tensor, "B V"], penalty: float
+) -> Float[Tensor, "B V"]:
     """logit - penalty for a token generated before, however often."""
     return logits_BV - penalty * (count_BV > 0)
 

@@ -38,7 +38,7 @@ from lineal.train.run import Run
 from lineal.train.score import Sheet, score_all
 from lineal.train.session import evaluated, finish, model_card, over, restore, save, scheduled
 from lineal.train.sharding import refresh
-from lineal.train.update import Sums, adam_update, critic_update, natural_update, silent
+from lineal.train.update import Problem, Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
 
 SHOWN = ("reward", "eval/accuracy", "entropy", "kl", "completions/mean_length")
@@ -169,8 +169,7 @@ def _experience(loop: Loop, step: int) -> Experience:
 def _learn(loop: Loop, rollout: Rollout, step: int) -> dict[str, float]:
     """One update from one rollout; moves the algorithm's state on, and returns the metrics."""
     parts, now, guard = loop.parts, loop.now, loop.guard
-    algorithm, wanted, scoring = parts.algorithm, needs(parts.algorithm), parts.scoring
-    sheet = Sheet.of(rollout)
+    algorithm, sheet = parts.algorithm, Sheet.of(rollout)
     rollout = _scored(loop, sheet)
     batch = prepare(algorithm, rollout, now.state)
     extra: dict[str, float] = {}
@@ -180,29 +179,16 @@ def _learn(loop: Loop, rollout: Rollout, step: int) -> dict[str, float]:
         guard.watch(step, lambda: tensors)
         return guard.finite(norm)
 
+    problem = Problem(parts.policy, algorithm, now.state, sheet, batch, parts.scoring)
     if isinstance(algorithm.step, Adam):
-        sums, norms = adam_update(
-            parts.policy,
-            parts.optimisers["policy"],
-            algorithm,
-            sheet,
-            batch,
-            now.state,
-            scoring,
-            accept,
-            step,
-        )
+        sums, norms = adam_update(problem, parts.optimisers["policy"], accept, step)
         extra["grad_norm"] = sum(norms) / len(norms)
     else:
         chosen = select_parameters(parts.policy.actor_parameters(), algorithm.step.parameters)
-        sums, report = natural_update(
-            parts.policy, algorithm, sheet, batch, now.state, scoring, list(chosen.values())
-        )
-        extra |= {
-            f"trust_region/{name}": float(x) for name, x in vars(report).items() if not isinstance(x, str)
-        }
-        if wanted.critic is not None:
-            sums |= critic_update(parts.policy, parts.optimisers["critic"], algorithm, sheet, batch, scoring)
+        sums, report = natural_update(problem, list(chosen.values()))
+        extra |= {f"trust_region/{k}": float(x) for k, x in vars(report).items() if not isinstance(x, str)}
+        if needs(algorithm).critic is not None:
+            sums |= critic_update(problem, parts.optimisers["critic"])
     metrics = _summary(algorithm, sums) | extra
     statistic = statistics(algorithm, rollout, now.state)
     if "measured_kl" in metrics:

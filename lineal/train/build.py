@@ -11,8 +11,8 @@ from lineal.models.hf import load_model
 from lineal.tokenizers import ByteTokenizer, CharTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from lineal.recipes.config import ModelOptions
     from lineal.tokenizers import Tokenizer
+    from lineal.train.options import ModelOptions
 
 
 def model_folder(name: str) -> Path:

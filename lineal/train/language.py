@@ -24,7 +24,7 @@ from lineal.train.score import Scoring, Sheet, Want, score, shared_micro_batches
 from lineal.types import Completion
 
 if TYPE_CHECKING:
-    from lineal.recipes.config import OptimiserOptions
+    from lineal.train.options import OptimiserOptions
 
 
 @dataclass

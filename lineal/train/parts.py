@@ -33,7 +33,7 @@ from lineal.train.tasks import build_scorer, build_task
 from lineal.train.update import frozen_copy
 
 if TYPE_CHECKING:
-    from lineal.recipes.config import PolicyGradientConfig
+    from lineal.train.options import PolicyGradientConfig
 
 
 def read_algorithm(config: PolicyGradientConfig) -> Algorithm:

@@ -14,7 +14,7 @@ from lineal.errors import UsageError
 from lineal.train.data import read_rows
 
 if TYPE_CHECKING:
-    from lineal.recipes.config import DataOptions
+    from lineal.train.options import DataOptions
 
 
 def build_task(options: DataOptions, template: Template | None = None) -> TextTask:

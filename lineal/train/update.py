@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,9 +27,10 @@ from lineal.objectives.algorithm import (
     split,
     value_loss,
 )
+from lineal.ops.linear import Metric, head_metric
 from lineal.optim.natural import (
     StepReport,
-    kl_fisher_product,
+    gauss_newton_product,
     natural_gradient_step,
     trust_region_step,
 )
@@ -40,6 +41,18 @@ from lineal.train.sharding import whole
 Sums = dict[str, Tensor]
 Accept = Callable[[float, Batch], bool]
 """(gradient norm, batch) -> whether the optimiser may step; a `Guard` behind it saves what it refuses."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one update works on: the policy, the algorithm with its state, the rollout laid out, its whole batch."""
+
+    policy: ActorCritic
+    algorithm: Algorithm
+    state: AlgorithmState
+    sheet: Sheet
+    batch: Batch
+    scoring: Scoring
 
 
 def add_sums(total: Sums, part: Sums) -> None:
@@ -57,9 +70,10 @@ def frozen_copy(decoder: Decoder) -> Decoder:
     return twin
 
 
-def old_decoder(policy: ActorCritic, scoring: Scoring) -> Decoder:
+def old_decoder(problem: Problem) -> Decoder:
     """The policy as it is before the update: a copy, or the whole copy that a sharded one has anyway."""
-    return frozen_copy(policy.decoder) if scoring.twin is None else scoring.twin.decoder
+    twin = problem.scoring.twin
+    return frozen_copy(problem.policy.decoder) if twin is None else twin.decoder
 
 
 def micro_batches(
@@ -86,40 +100,32 @@ def silent(algorithm: Algorithm) -> bool:
     return not algorithm.penalty and needs(algorithm).critic is None
 
 
-def accumulate(
-    policy: ActorCritic,
-    sheet: Sheet,
-    algorithm: Algorithm,
-    batch: Batch,
-    state: AlgorithmState,
-    scoring: Scoring,
-    old: Decoder | None = None,
-) -> Sums:
+def accumulate(problem: Problem, batch: Batch, old: Decoder | None = None) -> Sums:
     """Add to `.grad` the gradient of minus the objective (and of the critic's loss) over one optimiser batch.
 
     Rows without any advantage (a group whose rewards are all equal) are left out where they add nothing; the metrics
-    are then of the other rows.
+    are then of the other rows. old: the policy before the update, where the objective holds a KL to it.
     """
-    totals: Sums = {}
+    algorithm, scoring, totals = problem.algorithm, problem.scoring, Sums()
     wanted, critic = needs(algorithm), needs(algorithm).critic
     joined = critic is not None and isinstance(algorithm.step, Adam)
     want = Want(
         entropy="gradient" if wanted.entropy else "value",
-        old=old if wanted.kl and joined_kl(algorithm) else None,
+        old=old if joined_kl(algorithm) else None,
         reference=scoring.reference if wanted.reference_kl else None,
         detach_critic=not joined,
     )
     heard_B = batch.row_B[(batch.advantage_BT != 0).any(1)] if silent(algorithm) else None
-    for micro, part in micro_batches(sheet, batch, scoring, heard_B):
+    for micro, part in micro_batches(problem.sheet, batch, scoring, heard_B):
         with scoring.precision(batch.row_B.device):
-            scores = score(policy, micro, scoring.temperature, want)
-        value, sums = objective(algorithm, scores, part, state)
+            scores = score(problem.policy, micro, scoring.temperature, want)
+        value, sums = objective(algorithm, scores, part, problem.state)
         loss = -value
         if critic is not None and joined:
             critic_loss, critic_sums = value_loss(critic, scores, part)
             loss, sums = loss + critic.coefficient * critic_loss, sums | critic_sums
         loss.backward()
-        add_sums(totals, sums | mismatch(sheet, micro, scores.logp_BT, part))
+        add_sums(totals, sums | mismatch(problem.sheet, micro, scores.logp_BT, part))
     return totals
 
 
@@ -138,29 +144,22 @@ def mismatch(sheet: Sheet, micro: MicroBatch, logp_BT: Tensor, part: Batch) -> S
 
 
 def adam_update(
-    policy: ActorCritic,
-    optimiser: torch.optim.Optimizer,
-    algorithm: Algorithm,
-    sheet: Sheet,
-    batch: Batch,
-    state: AlgorithmState,
-    scoring: Scoring,
-    accept: Accept,
-    seed: int = 0,
+    problem: Problem, optimiser: torch.optim.Optimizer, accept: Accept, seed: int = 0
 ) -> tuple[Sums, list[float]]:
     """Epochs of minibatches; returns the metric sums and each optimiser step's gradient norm."""
-    step, wanted, ranks = algorithm.step, needs(algorithm), scoring.ranks
+    algorithm, ranks = problem.algorithm, problem.scoring.ranks
+    step, wanted = algorithm.step, needs(algorithm)
     assert isinstance(step, Adam)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    old = old_decoder(policy, scoring) if wanted.kl else None
+    old = old_decoder(problem) if wanted.kl else None
     totals: Sums = {}
     norms: list[float] = []
     for epoch in range(step.epochs):
-        for part in split(algorithm, batch, seed, epoch):
+        for part in split(algorithm, problem.batch, seed, epoch):
             if wanted.mean_kl:
-                part = replace(part, mean_kl=mean_kl(policy, sheet, part, scoring, old))
+                part = replace(part, mean_kl=mean_kl(problem, part, old))
             optimiser.zero_grad(set_to_none=True)
-            sums = accumulate(policy, sheet, algorithm, part, state, scoring, old)
+            sums = accumulate(problem, part, old)
             sum_gradients(parameters, ranks)
             norm = torch.nn.utils.clip_grad_norm_(parameters, step.max_grad_norm or float("inf"))
             norms.append(float(whole(norm)))
@@ -169,106 +168,100 @@ def adam_update(
                 add_sums(totals, sums)
     totals = ranks.add_up(totals)
     if wanted.measured_kl:
-        totals["measured_kl"] = mean_kl(policy, sheet, batch, scoring, old)
+        totals["measured_kl"] = mean_kl(problem, split(replace_minibatches(algorithm), problem.batch)[0], old)
     return totals, norms
 
 
+def replace_minibatches(algorithm: Algorithm) -> Algorithm:
+    """The same algorithm whose optimiser batch is the whole rollout."""
+    return replace(algorithm, step=replace(algorithm.step, epochs=1, minibatches=1))
+
+
 @torch.no_grad()
-def mean_kl(policy: ActorCritic, sheet: Sheet, batch: Batch, scoring: Scoring, old: Decoder | None) -> Tensor:
-    """Mean over the batch's counted steps of the exact KL(old || new)."""
-    parts = []
-    for micro, part in micro_batches(sheet, batch, scoring):
+def mean_kl(problem: Problem, batch: Batch, old: Decoder | None) -> Tensor:
+    """Mean over an optimiser batch's counted steps of the exact KL(old || new)."""
+    scoring, parts = problem.scoring, []
+    for micro, part in micro_batches(problem.sheet, batch, scoring):
         with scoring.precision(batch.row_B.device):
-            scores = score(policy, micro, scoring.temperature, Want(entropy="none", old=old))
+            scores = score(problem.policy, micro, scoring.temperature, Want(entropy="none", old=old))
         assert scores.kl_BT is not None
         parts.append((scores.kl_BT * part.step_weight_BT).sum())
     return scoring.ranks.sum(torch.stack(parts).sum())
 
 
-def natural_update(
-    policy: ActorCritic,
-    algorithm: Algorithm,
-    sheet: Sheet,
-    batch: Batch,
-    state: AlgorithmState,
-    scoring: Scoring,
-    chosen: list[torch.nn.Parameter],
-) -> tuple[Sums, StepReport]:
+def natural_update(problem: Problem, chosen: list[torch.nn.Parameter]) -> tuple[Sums, StepReport]:
     """TRPO's step (or the plain natural gradient) on a transformer: gradient, Fisher products, line search.
 
     The fused attention kernels have no double backward, so the whole step runs on the mathematical one. Several
     processes hold the same parameters, add up gradient, products and values, and so take the same step.
     """
-    batch = split(algorithm, batch)[0]
-    pairs = list(micro_batches(sheet, batch, scoring))
+    policy, scoring, step = problem.policy, problem.scoring, problem.algorithm.step
+    batch = split(problem.algorithm, problem.batch)[0]
+    pairs = list(micro_batches(problem.sheet, batch, scoring))
     old = frozen_copy(policy.decoder)
     with sdpa_kernel(SDPBackend.MATH):
         for parameter in policy.parameters():
             parameter.grad = None
-        sums = scoring.ranks.add_up(accumulate(policy, sheet, algorithm, batch, state, scoring))
+        sums = scoring.ranks.add_up(accumulate(problem, batch))
         sum_gradients(chosen, scoring.ranks)
         gradient = [torch.zeros_like(p) if p.grad is None else -p.grad for p in chosen]
-        product = kl_fisher_product([_self_kl(policy, m, p, scoring) for m, p in pairs], chosen)
+        product = gauss_newton_product([_outputs(policy, m, p, scoring) for m, p in pairs], chosen)
 
         def evaluate() -> tuple[Tensor, Tensor]:
-            return _surrogate_and_kl(policy, pairs, algorithm, state, scoring, old)
+            return _surrogate_and_kl(problem, pairs, old)
 
-        if isinstance(algorithm.step, TrustRegion):
-            return sums, trust_region_step(
-                chosen, gradient, product, evaluate, algorithm.step, reduce=scoring.ranks.sum
-            )
-        assert not isinstance(algorithm.step, Adam)
+        if isinstance(step, TrustRegion):
+            take = trust_region_step
+            return sums, take(chosen, gradient, product, evaluate, step, reduce=scoring.ranks.sum)
+        assert not isinstance(step, Adam)
         return sums, natural_gradient_step(
-            chosen, gradient, product, evaluate, algorithm.step, reduce=scoring.ranks.sum
+            chosen, gradient, product, evaluate, step, reduce=scoring.ranks.sum
         )
 
 
-def _self_kl(policy: ActorCritic, micro: MicroBatch, part: Batch, scoring: Scoring) -> Callable[[], Tensor]:
-    def share() -> Tensor:
-        scores = score(policy, micro, scoring.temperature, Want(entropy="none", self_kl=True))
-        assert scores.kl_BT is not None
-        return (scores.kl_BT * part.step_weight_BT).sum()
+def _outputs(
+    policy: ActorCritic, micro: MicroBatch, part: Batch, scoring: Scoring
+) -> Callable[[], tuple[list[Tensor], Metric]]:
+    """What the Fisher product linearises: hidden states and output layer, with the metric of the mean KL on them.
 
-    return share
+    For a softmax policy J'MJ is the Hessian of the mean KL(old || new) at old, exactly.
+    """
+
+    def linearised() -> tuple[list[Tensor], Metric]:
+        hidden_ND, weight_VD = micro.hidden(policy.decoder), policy.decoder.head_weight
+        share_N = part.step_weight_BT.flatten()[micro.slot_N]
+        outputs = [hidden_ND, weight_VD] if weight_VD.requires_grad else [hidden_ND]
+        return outputs, head_metric(hidden_ND, weight_VD, share_N, scoring.temperature)
+
+    return linearised
 
 
 def _surrogate_and_kl(
-    policy: ActorCritic,
-    pairs: list[tuple[MicroBatch, Batch]],
-    algorithm: Algorithm,
-    state: AlgorithmState,
-    scoring: Scoring,
-    old: Decoder,
+    problem: Problem, pairs: list[tuple[MicroBatch, Batch]], old: Decoder
 ) -> tuple[Tensor, Tensor]:
     found = []
-    want = Want(entropy="value" if needs(algorithm).entropy else "none", old=old)
+    want = Want(entropy="value" if needs(problem.algorithm).entropy else "none", old=old)
     with torch.no_grad():
         for micro, part in pairs:
-            scores = score(policy, micro, scoring.temperature, want)
+            scores = score(problem.policy, micro, problem.scoring.temperature, want)
             assert scores.kl_BT is not None
-            value, _ = objective(algorithm, scores, part, state)
+            value, _ = objective(problem.algorithm, scores, part, problem.state)
             found.append(torch.stack([value, (scores.kl_BT * part.step_weight_BT).sum()]))
     total = torch.stack(found).sum(0)
     return total[0], total[1]
 
 
-def critic_update(
-    policy: ActorCritic,
-    optimiser: torch.optim.Optimizer,
-    algorithm: Algorithm,
-    sheet: Sheet,
-    batch: Batch,
-    scoring: Scoring,
-) -> Sums:
+def critic_update(problem: Problem, optimiser: torch.optim.Optimizer) -> Sums:
     """Fit the critic alone, after a natural step: the policy's own parameters take no part."""
-    critic = needs(algorithm).critic
+    policy, scoring = problem.policy, problem.scoring
+    critic = needs(problem.algorithm).critic
     assert critic is not None
     totals: Sums = {}
-    batch = split(algorithm, batch)[0]
+    batch = split(problem.algorithm, problem.batch)[0]
     for _ in range(critic.epochs):
         optimiser.zero_grad(set_to_none=True)
         totals = {}
-        for micro, part in micro_batches(sheet, batch, scoring):
+        for micro, part in micro_batches(problem.sheet, batch, scoring):
             scores = score(policy, micro, scoring.temperature, Want(entropy="none", detach_critic=True))
             loss, sums = value_loss(critic, scores, part)
             loss.backward()

@@ -178,15 +178,18 @@ def algorithm_text(run: RunView) -> str:
     if not isinstance(name, str) or ".py:" in name:
         # A report never runs a user's file.
         return ""
-    from lineal.objectives.policy import named
-    from lineal.recipes.config import PolicyGradientConfig, from_json
+    from lineal.recipes import RECIPES
+    from lineal.recipes.config import from_json
     from lineal.train.parts import read_algorithm
 
     try:
+        paper = import_module(RECIPES[run.recipe])
+        config = from_json(type(paper.default()), dict(run.options))
         if "algorithm" not in run.options:
-            return str(named(name))
-        return str(read_algorithm(from_json(PolicyGradientConfig, dict(run.options))))
-    except (ValueError, TypeError):
+            # The demonstration derives the configuration of its second part.
+            config = import_module(paper.LOOP).rl_config(config, run.path)
+        return str(read_algorithm(config))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return ""
 
 
@@ -199,7 +202,7 @@ def _beside(run: RunView) -> str:
         judged = {j.label: j.end for j in headline(view)}
         rows.append([name, view.recipe, show(view.step), *(_cell(judged, label) for _, label in HELD_OUT)])
     head = ["run", "recipe", "steps", *(label for _, label in HELD_OUT)]
-    return f"<h2>Beside it</h2>{table(head, rows, 'numbers')}" if inner else ""
+    return f"<h2>The runs inside it</h2>{table(head, rows, 'numbers')}" if inner else ""
 
 
 def _cell(judged: dict[str, float], label: str) -> str:

@@ -25,7 +25,7 @@ from lineal.tokenizers import CharTokenizer
 from lineal.train.distributed import ALONE, BUCKET, Ranks, deal, is_sharded, joined, sum_gradients, world_size
 from lineal.train.language import Text, gold_sheet, held_out_loss, pair_losses, text_losses
 from lineal.train.score import Scoring, Sheet, score_all, shared_micro_batches
-from lineal.train.update import accumulate, frozen_copy, mean_kl
+from lineal.train.update import Problem, accumulate, frozen_copy, mean_kl
 from lineal.types import Rollout
 
 VOCABULARY, PROMPTS, GROUP, WIDTH = 11, 5, 3, 7
@@ -106,7 +106,9 @@ def test_each_row_is_one_process_s_and_all_make_as_many_passes(
 
 def test_alone_the_micro_batches_are_those_of_the_sheet() -> None:
     sheet, row_N = Sheet.of(make_rollout()), torch.arange(PROMPTS * GROUP)
-    shared = [micro.row_N.tolist() for micro, _ in shared_micro_batches(sheet, row_N, Scoring(token_budget=20))]
+    shared = [
+        micro.row_N.tolist() for micro, _ in shared_micro_batches(sheet, row_N, Scoring(token_budget=20))
+    ]
     assert shared == [micro.row_N.tolist() for micro in sheet.micro_batches(row_N, 20)]
 
 
@@ -133,7 +135,9 @@ def test_shares_add_up_to_the_gradient_of_one_process(name: str, world: int) -> 
         policy.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for one in ranks:
-            part = accumulate(policy, sheet, algorithm, batch, state, replace(alone, ranks=one), reference)
+            part = accumulate(
+                Problem(policy, algorithm, state, sheet, batch, replace(alone, ranks=one)), batch, reference
+            )
             assert not sums or set(sums) == set(part)
             sums = {key: value + sums.get(key, 0) for key, value in part.items()}
         return gradients(policy), sums
@@ -155,7 +159,9 @@ def test_more_processes_than_rows() -> None:
     def total(world: int) -> Tensor:
         policy.zero_grad(set_to_none=True)
         for rank in range(world):
-            accumulate(policy, sheet, algorithm, batch, state, Scoring(ranks=Ranks(rank, world)))
+            accumulate(
+                Problem(policy, algorithm, state, sheet, batch, Scoring(ranks=Ranks(rank, world))), batch
+            )
         return gradients(policy)
 
     torch.testing.assert_close(total(5), total(1), rtol=1e-10, atol=1e-13)
@@ -167,7 +173,10 @@ def test_a_batch_without_any_advantage_is_passed_by_no_one() -> None:
     sheet, state = Sheet.of(rollout), initial_state(algorithm)
     batch = split(algorithm, prepare(algorithm, rollout, state))[0]
     for rank in range(2):
-        assert accumulate(policy, sheet, algorithm, batch, state, Scoring(ranks=Ranks(rank, 2))) == {}
+        assert (
+            accumulate(Problem(policy, algorithm, state, sheet, batch, Scoring(ranks=Ranks(rank, 2))), batch)
+            == {}
+        )
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
@@ -188,9 +197,12 @@ def test_mean_kl_is_a_mean_over_all_processes(monkeypatch: pytest.MonkeyPatch) -
     with torch.no_grad():
         for parameter in policy.decoder.parameters():
             parameter.add_(0.05)
-    alone = mean_kl(policy, sheet, batch, Scoring(), old)
+    alone = mean_kl(Problem(policy, algorithm, state, sheet, batch, Scoring()), batch, old)
     monkeypatch.setattr(Ranks, "sum", lambda self, x: x)
-    shares = [mean_kl(policy, sheet, batch, Scoring(ranks=Ranks(r, 3)), old) for r in range(3)]
+    shares = [
+        mean_kl(Problem(policy, algorithm, state, sheet, batch, Scoring(ranks=Ranks(r, 3))), batch, old)
+        for r in range(3)
+    ]
     assert float(sum(shares)) == pytest.approx(float(alone), rel=1e-10)
     assert float(alone) > 1e-3
 
@@ -218,7 +230,7 @@ def test_text_losses_add_up(rows: int, budget: int, world: int) -> None:
 def test_pair_losses_add_up() -> None:
     tokenizer = CharTokenizer.train("0123456789+=")
     decoder = Decoder(llama_config(tokenizer.vocab_size, 8, 1, 2, 16, 16)).initialise(0).double()
-    examples = [Example(f"{i}+{i}=", str(2 * i), {}) for i in range(3, 9)]
+    examples = [Example(f"{i}+{i}=", completion=str(2 * i)) for i in range(3, 9)]
     sheet = gold_sheet(examples, tokenizer, decoder)
 
     def total(world: int) -> tuple[float, int]:

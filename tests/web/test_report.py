@@ -122,8 +122,8 @@ def test_runs_inside_a_run_stand_beside_it(make_run: MakeRun) -> None:
     outer = make_run("demo")
     make_run("demo/control", recipe="sft")
     text = write_report(outer).read_text()
-    assert "Beside it" in text and ">control<" in text and ">this run<" in text
-    assert "Beside it" not in write_report(make_run("alone")).read_text()
+    assert "The runs inside it" in text and ">control<" in text and ">this run<" in text
+    assert "The runs inside it" not in write_report(make_run("alone")).read_text()
 
 
 def test_an_unknown_recipe_is_still_shown(make_run: MakeRun) -> None:
@@ -196,3 +196,16 @@ def test_every_next_command_can_be_parsed(make_run: MakeRun) -> None:
         assert name == "lineal" and verb in COMMANDS
         if verb == "run":
             assert parse(find_recipe(rest[0]).paper.default(), rest[1:])
+
+
+def test_the_demonstration_s_formula_has_the_numbers_of_its_second_part(make_run: MakeRun) -> None:
+    from lineal.recipes.config import to_json
+    from lineal.recipes.demo import default
+    from lineal.recipes.demo_loop import rl_config
+    from lineal.train.parts import read_algorithm
+
+    folder = make_run()
+    record = json.loads((folder / "config.json").read_text())
+    record["config"] = {"recipe": "demo", "options": to_json(default())}
+    (folder / "config.json").write_text(json.dumps(record))
+    assert escape(read_algorithm(rl_config(default(), folder))) in write_report(folder).read_text()
