@@ -72,6 +72,10 @@ class Encoder(Protocol):
         """Token ids of a text."""
         ...
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a text that starts a sequence: what the model expects first, then the text."""
+        ...
+
 
 @runtime_checkable
 class Template(Protocol):
@@ -245,7 +249,12 @@ def encode_prompts(
     """Token ids of each prompt. Raises DataError for one that is empty or leaves no `room` in the context."""
     encoded = []
     for example in examples:
-        ids = tokenizer.encode(example.prompt)
+        # A chat template writes the model's first token itself.
+        ids = (
+            tokenizer.encode_prompt(example.prompt)
+            if example.messages is None
+            else tokenizer.encode(example.prompt)
+        )
         start = repr(example.prompt[:40])
         if not ids:
             raise DataError(f"the prompt {start} has no tokens: a model needs at least one to start from.")

@@ -98,9 +98,9 @@ class _Search:
             for hypothesis in live:
                 self._finish(hypothesis, "length")
             self.live = []
-        elif len(self.done) == self.settings.beams and live:
-            if self.settings.score(live[0][0], self.limit) <= self.done[-1].score:
-                self.live = []
+        full = len(self.done) == self.settings.beams
+        if full and live and self.settings.score(live[0][0], self.limit) <= self.done[-1].score:
+            self.live = []
         return parents if self.live else []
 
     def answer(self) -> list[Hypothesis]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from lineal.errors import NonFiniteError, UsageError
 from lineal.generate.draw import draw, greedy, temper

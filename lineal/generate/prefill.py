@@ -115,7 +115,7 @@ def room(model: Decoder, index: int, prompt: Sequence[int], max_new_tokens: int)
             f"prompt {index} has {len(prompt)} tokens, but the model's context is {config.context}, which must hold "
             "the prompt and at least one new token: shorten the prompt."
         )
-    if not (min(prompt) >= 0 and max(prompt) < config.vocab_size):
+    if min(prompt) < 0 or max(prompt) >= config.vocab_size:
         raise UsageError(
             f"prompt {index} has token ids from {min(prompt)} to {max(prompt)}, but the model knows "
             f"0..{config.vocab_size - 1}: encode it with the model's own tokenizer."

@@ -133,23 +133,21 @@ class _Layer:
 
     @staticmethod
     def of(block: Block) -> _Layer:
-        a, mlp = block.attention, block.mlp
-        up = mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up
-        before = (None, None) if block.post else (block.attention_norm, block.mlp_norm)
+        a, mlp, post = block.attention, block.mlp, block.post
         return _Layer(
-            a.heads,
-            a.kv_heads,
-            a.head_width,
-            attention_norm=_norm(block.attention_norm, block.post),
-            mlp_norm=_norm(block.mlp_norm, block.post),
+            heads=a.heads,
+            kv_heads=a.kv_heads,
+            head_width=a.head_width,
+            attention_norm=_norm(block.attention_norm, weighted=post),
+            mlp_norm=_norm(block.mlp_norm, weighted=post),
             query_norm=_norm(a.query_norm),
             key_norm=_norm(a.key_norm),
-            qkv=_product(a.qkv, before[0]),
+            qkv=_product(a.qkv, None if post else block.attention_norm),
             out=_product(a.out),
-            up=_product(up, before[1]),
+            up=_product(mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, None if post else block.mlp_norm),
             down=_product(mlp.down),
             gated=isinstance(mlp, SwiGLU),
-            post=block.post,
+            post=post,
             qk_norm=a.query_norm is not None,
         )
 

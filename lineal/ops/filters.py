@@ -96,7 +96,7 @@ def no_repeat_ngram(
     history_BT: the tokens so far, prompt included, the first length_B of each row; what lies beyond is not read.
     A row in which every token would be forbidden is left as it was: some token has to come.
     """
-    rows, width = history_BT.shape
+    width = history_BT.shape[1]
     if width < n:
         return logits_BV
     window_BWn = history_BT.unfold(1, n, 1)

@@ -181,7 +181,9 @@ def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer, ranks: 
     for line in task.notes:
         note(line)
     limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
-    sampling = Sampling(max_new_tokens=limit, temperature=config.sampling.temperature or 1.0)
+    sampling = Sampling(
+        max_new_tokens=limit, temperature=config.sampling.temperature or 1.0, stop_ids=tokenizer.stop_ids
+    )
     order, scorer = Order(len(task.train), config.run.seed), build_scorer(config.data, task, limit)
     source = Source(task.train, order, tokenizer, scorer, Group(1), sampling, config.run.seed, ranks=ranks)
     return Pairs(task, source)

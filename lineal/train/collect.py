@@ -78,6 +78,8 @@ def collect(
     while missing > 0 and rounds <= (source.group.refill if source.group.keep == "mixed" else 0):
         index = source.order.items(position, missing)
         fresh, scored = sample_groups(decoder, source, index, step, position - first)
+        if source.ranks.first:
+            _tell(scored, step)
         position += missing
         everything.extend(fresh, [True] * len(fresh.rewards))
         kept.extend(fresh, _kept(fresh, source.group))
@@ -92,11 +94,19 @@ def collect(
             f"step {step}: {found} of {prompts} groups kept after {rounds} rounds; in the others all rewards are equal "
             "(or missing). " + ("Training on those." if found else "Nothing to train on in this step.")
         )
-    metrics = _metrics(everything, rounds)
-    metrics |= {name: value / rounds for name, value in sums.items() if name.startswith("rewards/")}
+    # What a reward function logs under a name of ours does not replace it.
+    metrics = {name: value / rounds for name, value in sums.items()} | _metrics(everything, rounds)
     metrics["groups_dropped"] = float(len(everything.rewards) - len(kept.rewards))
     rollout = to_rollout(kept, decoder.device) if found else None
     return Experience(rollout, metrics, _records(everything), position)
+
+
+def _tell(scored: Scored, step: int) -> None:
+    """A reward that fails and may (--on-reward-error zero, drop) is still never silent."""
+    for name, problem in scored.problems.items():
+        warn(
+            f"step {step}: reward {name} failed on {scored.failures[name]} of {len(scored.rewards)} samples; {problem}"
+        )
 
 
 def sample_groups(
@@ -146,7 +156,7 @@ def _own_groups(
             [list(c.ids) for c in flat],
             [c.finish for c in flat],
         ),
-        {"step": step % EVALUATION},
+        {"step": step % EVALUATION, "global_step": step % EVALUATION},
     )
     return Gathered(examples, prompts, groups, texts), scored
 

@@ -135,7 +135,10 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
     policy.eval()
     reference = frozen_copy(decoder) if wanted.reference or wanted.reference_kl else None
     sampling = Sampling(
-        max_new_tokens=limit, temperature=config.sampling.temperature, max_batch=config.sampling.max_batch
+        max_new_tokens=limit,
+        temperature=config.sampling.temperature,
+        max_batch=config.sampling.max_batch,
+        stop_ids=tokenizer.stop_ids,
     )
     if not sampling.faithful:
         raise UsageError(

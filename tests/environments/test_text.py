@@ -186,6 +186,10 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(char) for char in text]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """The same: letters have no first token."""
+        return self.encode(text)
+
 
 def test_prompts_are_encoded_and_must_fit_the_context() -> None:
     examples = [Example("ab"), Example("abc")]

@@ -1,0 +1,64 @@
+"""The settings: what they refuse, what they say of themselves, and that they need no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lineal.errors import UsageError
+from lineal.generate.sampling import Sampling
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("temperature", -0.1),
+        ("temperature", float("inf")),
+        ("temperature", float("nan")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_mode", "vllm"),
+        ("no_repeat_ngram", -1),
+        ("max_batch", 0),
+        ("stop", ("a", "")),
+        ("stop", "text"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{field} is .*must be"):
+        Sampling(**{field: value})  # type: ignore[arg-type]
+
+
+def test_faithful_is_sampling_from_the_policy_itself() -> None:
+    assert Sampling().faithful
+    assert Sampling(temperature=0.7, stop=("x",), stop_ids=(1,)).faithful
+    for changed in (
+        Sampling(temperature=0),
+        Sampling(top_k=3),
+        Sampling(top_p=0.9),
+        Sampling(min_p=0.1),
+        Sampling(repetition_penalty=1.1),
+        Sampling(frequency_penalty=0.1),
+        Sampling(presence_penalty=0.1),
+        Sampling(no_repeat_ngram=2),
+    ):
+        assert not changed.faithful
+
+
+def test_greedy_decoding_has_nothing_to_truncate() -> None:
+    assert Sampling(top_k=3).truncates
+    assert not Sampling(top_k=3, temperature=0).truncates
+    assert Sampling(frequency_penalty=-0.1).penalises
+    assert not Sampling(top_p=0.5).penalises
+
+
+def test_it_imports_without_torch_and_numpy() -> None:
+    code = "import sys, lineal.generate.sampling; sys.exit(any(m in sys.modules for m in ('torch', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
