@@ -143,9 +143,13 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """This benchmark's own arguments."""
-    parser.add_argument("--tune", action="store_true", help="choose the learning rates first, on another seed and split")
+    parser.add_argument(
+        "--tune", action="store_true", help="choose the learning rates first, on another seed and split"
+    )
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), help="some of the algorithms")
-    parser.add_argument("--cells", type=Path, default=Path("runs/benchmark-algorithms"), help="where the runs go")
+    parser.add_argument(
+        "--cells", type=Path, default=Path("runs/benchmark-algorithms"), help="where the runs go"
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,11 @@ def make_model(folder: Path) -> None:
     config = llama_config(18, width=256, layers=4, heads=4, inner=1024, context=128)
     assert tokenizer.vocab_size <= 18, tokenizer.vocab_size
     save_model(
-        Decoder(config).initialise(0), folder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id
+        Decoder(config).initialise(0),
+        folder,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        bos_id=tokenizer.bos_id,
     )
     tokenizer.save(folder)
 
@@ -74,9 +78,7 @@ def ours(folder: Path, dtype: str) -> None:
         loop = open_loop(config, run)
         scorer = Scorer([Reward("even_digits", "even_digits", function=even_digits)])
         loop.parts.source = replace(loop.parts.source, scorer=scorer)
-        step = 0
-        for _ in sys.stdin:
-            step += 1
+        for step, _ in enumerate(sys.stdin, 1):
             metrics, experience = train_step(loop, step)
             run.log(step, metrics)
             for record in experience.samples:
@@ -102,8 +104,6 @@ def theirs(folder: Path, dtype: str) -> None:
     )  # fmt: skip
 
     class Turn(TrainerCallback):
-        last: dict[str, Any] = {}
-
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 0:
                 sys.stdin.readline()
@@ -136,7 +136,7 @@ class Worker:
         reading, writing = os.pipe()
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--worker", side, str(folder), dtype], stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, stderr=open("/tmp/lineal/w-"+side+".log","w"), pass_fds=(writing,),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(writing,),
             env={**os.environ, "REPLY": str(writing), "OMP_NUM_THREADS": "2", "TRL_EXPERIMENTAL_SILENCE": "1"},
         )  # fmt: skip
         os.close(writing)
@@ -165,7 +165,10 @@ def compare(name: str, dtype: str, bar: float, steps: int) -> harness.Figure:
         folder = Path(temporary)
         make_model(folder)
         # TRL at its best is the faster of its two dtypes; both run, in turn with ours.
-        sides = {"ours": ("ours", "float32" if name == "float32" else "best"), "float32": ("theirs", "float32")}
+        sides = {
+            "ours": ("ours", "float32" if name == "float32" else "best"),
+            "float32": ("theirs", "float32"),
+        }
         if name != "float32":
             sides["bfloat16"] = ("theirs", dtype)
         workers = {key: Worker(side, folder, kind) for key, (side, kind) in sides.items()}
@@ -179,7 +182,9 @@ def compare(name: str, dtype: str, bar: float, steps: int) -> harness.Figure:
         finally:
             for worker in workers.values():
                 worker.close()
-    speed = {key: statistics.median(s["tokens"] / s["seconds"] for s in steps) for key, steps in found.items()}
+    speed = {
+        key: statistics.median(s["tokens"] / s["seconds"] for s in steps) for key, steps in found.items()
+    }
     length = {key: statistics.fmean(s["length"] for s in steps) for key, steps in found.items()}
     peer = max((key for key in speed if key != "ours"), key=lambda key: speed[key])
     apart = abs(length["ours"] / length[peer] - 1)

@@ -32,7 +32,7 @@ class DemoConfig:
     """Everything the demonstration can be told."""
 
     demo: DemoOptions = field(default_factory=DemoOptions)
-    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/demo", steps=10_000, save_every=50))
+    run: RunOptions = field(default_factory=lambda: RunOptions(steps=10_000, save_every=50))
 
 
 def default() -> DemoConfig:

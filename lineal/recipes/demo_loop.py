@@ -47,7 +47,7 @@ def plan(config: DemoConfig) -> list[str]:
 
 
 def run(config: DemoConfig, run: Run) -> None:
-    """Run the parts that are not done yet, then print what happened and what to type next."""
+    """Run the parts that are not done yet, then print what happened."""
     if world_size() > 1:
         raise UsageError("the demonstration is made for one process: run it without torchrun.")
     started = time.monotonic()
@@ -96,7 +96,7 @@ def _final(path: Path, which: int = -1) -> dict[str, Any]:
 
 
 def _summary(config: DemoConfig, folder: Path, seconds: float) -> list[str]:
-    """What happened, and what to type next."""
+    """What happened, as a table."""
     rows = [
         ("after supervised fine-tuning", _final(folder / "sft")),
         (f"after {config.demo.demo_algorithm}", _final(folder)),
@@ -111,10 +111,4 @@ def _summary(config: DemoConfig, folder: Path, seconds: float) -> list[str]:
         *lines,
         f"{prompts} prompts that were never trained on, {config.run.eval_samples} samples each at temperature 1;"
         f" {seconds:.0f} s",
-        "",
-        "Next:",
-        f"  open {folder}/report.html",
-        f"  lineal generate {folder} --prompt '27+45=' --samples 4",
-        f"  lineal run dapo --model {folder}/sft/final --time-limit 60",
-        "  lineal run grpo --help",
     ]

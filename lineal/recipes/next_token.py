@@ -125,7 +125,8 @@ def _train(config: LanguageConfig, run: Run, parts: Parts, ranks: Ranks) -> None
             run.log(step, metrics)
             spent = time.monotonic() - begun
             run.time(step, {"step_time": spent, "tokens_per_second": metrics["tokens"] / spent})
-            progress.update(step, metrics)
+            if not config.run.quiet:
+                progress.update(step, metrics)
             (stop,) = ranks.any(run.stop_requested)
             if last or step % config.run.save_every == 0 or stop:
                 state = {"tokens": tokens, "refused": guard.in_a_row, "last": last}

@@ -117,7 +117,8 @@ def _train(loop: Loop, ranks: Ranks) -> None:
             run.log(step, metrics)
             for record in experience.samples:
                 run.sample(step, record)
-            progress.update(step, metrics, _shown(experience))
+            if not config.run.quiet:
+                progress.update(step, metrics, _shown(experience))
             loop.done = step
             (stop,) = ranks.any(run.stop_requested)
             if loop.now.finished or step % config.run.save_every == 0 or stop:

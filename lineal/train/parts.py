@@ -154,7 +154,8 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
     autocast = autocast_dtype(device) if isinstance(algorithm.step, Adam) else None
     twin = spread(policy, ranks, config.model.shard, second_derivatives=not isinstance(algorithm.step, Adam))
     scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast, reference, ranks, twin)
-    note(str(algorithm))
+    for line in str(algorithm).splitlines():
+        note(line)
     return Parts(
         algorithm,
         task,

@@ -30,7 +30,9 @@ def obvious(logp_V: Tensor, uniform: int) -> int:
     raise AssertionError("unreachable")
 
 
-@given(st.integers(0, 10_000), st.integers(1, 40), st.lists(st.integers(0, 2**BITS - 1), min_size=1, max_size=5))
+@given(
+    st.integers(0, 10_000), st.integers(1, 40), st.lists(st.integers(0, 2**BITS - 1), min_size=1, max_size=5)
+)
 def test_it_is_the_obvious_search(seed: int, vocabulary: int, points: list[int]) -> None:
     logp_BV = logp(seed, len(points), vocabulary)
     expected = [obvious(row, point) for row, point in zip(logp_BV, points, strict=True)]

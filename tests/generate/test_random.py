@@ -23,7 +23,10 @@ def test_the_tensor_hash_is_the_reference_hash(seed: int, step: int, sample: int
 def test_splitmix64_is_the_published_one() -> None:
     # The generator's first outputs from state 0 and 1234567 (Vigna's splitmix64.c, Rosetta Code), upper 52 bits.
     assert reference_uniform(0, 0) == 0xE220A8397B1DCDAF >> 12
-    assert [reference_uniform(1234567, i) for i in range(2)] == [6457827717110365317 >> 12, 3203168211198807973 >> 12]
+    assert [reference_uniform(1234567, i) for i in range(2)] == [
+        6457827717110365317 >> 12,
+        3203168211198807973 >> 12,
+    ]
 
 
 def test_each_of_the_three_numbers_matters_and_they_do_not_commute() -> None:

@@ -28,7 +28,6 @@ from lineal.generate.sampling import Sampling
         ("no_repeat_ngram", -1),
         ("max_batch", 0),
         ("stop", ("a", "")),
-        ("stop", "text"),
     ],
 )
 def test_values_that_mean_nothing_are_refused_by_name(field: str, value: object) -> None:

@@ -39,7 +39,10 @@ def test_temperature_divides(seed: int, value: float) -> None:
 
 def test_temperature_zero_keeps_the_most_probable_token_only() -> None:
     logits_BV = torch.tensor([[1.0, 5.0, 5.0, -1.0], [2.0, 0.0, 1.0, 0.0]])
-    assert kept(filters.temperature(logits_BV, 0)).tolist() == [[False, True, False, False], [True] + [False] * 3]
+    assert kept(filters.temperature(logits_BV, 0)).tolist() == [
+        [False, True, False, False],
+        [True] + [False] * 3,
+    ]
 
 
 @given(SEEDS, st.integers(1, 12))
@@ -52,7 +55,9 @@ def test_top_k_keeps_the_k_largest(seed: int, k: int) -> None:
 
 
 def test_top_k_keeps_ties_with_the_last_one() -> None:
-    assert kept(filters.top_k(torch.tensor([[3.0, 2.0, 2.0, 1.0]]), 2)).tolist() == [[True, True, True, False]]
+    assert kept(filters.top_k(torch.tensor([[3.0, 2.0, 2.0, 1.0]]), 2)).tolist() == [
+        [True, True, True, False]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,9 @@ def test_repetition_divides_once_per_occurrence() -> None:
 
 def test_huggingface_repetition_lowers_both_signs_once() -> None:
     seen = torch.tensor([[True, True, False]])
-    assert filters.repetition_huggingface(torch.tensor([[4.0, -4.0, 1.0]]), seen, 2.0).tolist() == [[2.0, -8.0, 1.0]]
+    assert filters.repetition_huggingface(torch.tensor([[4.0, -4.0, 1.0]]), seen, 2.0).tolist() == [
+        [2.0, -8.0, 1.0]
+    ]
 
 
 def test_frequency_counts_and_presence_does_not() -> None:
