@@ -238,9 +238,8 @@ def _check(config: LanguageConfig, parts: Parts, step: int, *, whole: bool) -> d
 
 def _evaluation(config: LanguageConfig, parts: Parts, data: Pairs, step: int, whole: bool) -> Evaluation:
     examples = evaluated(data.task, config.run, whole)
-    count = config.run.eval_prompts if whole else min(128, config.run.eval_prompts)
     return evaluate(
-        parts.actor(), data.source, examples[:count], samples=config.run.eval_samples, step=step, greedy=whole
+        parts.actor(), data.source, examples, samples=config.run.eval_samples, step=step, greedy=whole
     )
 
 

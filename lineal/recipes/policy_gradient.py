@@ -235,10 +235,9 @@ def _evaluate(loop: Loop, step: int, *, whole: bool) -> Evaluation:
     """Held-out figures: validation prompts on the way, the test prompts at the start and at the end."""
     parts, options = loop.parts, loop.config.run
     examples = evaluated(parts.task, options, whole)
-    count = options.eval_prompts if whole else min(128, options.eval_prompts)
     refresh(parts.scoring.twin, parts.policy)
     found = evaluate(
-        parts.actor.decoder, parts.source, examples[:count], samples=options.eval_samples, step=step
+        parts.actor.decoder, parts.source, examples, samples=options.eval_samples, step=step
     )
     if whole:
         loop.run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})

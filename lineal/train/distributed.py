@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from io import TextIOBase
 from typing import Any, TextIO
 
 import torch
@@ -46,7 +47,7 @@ class Ranks:
         return self.rank == 0
 
     @property
-    def voice(self) -> TextIO:
+    def voice(self) -> TextIO | TextIOBase:
         """Where progress is shown: standard error for the first process, nowhere for the others."""
         return sys.stderr if self.first else open(os.devnull, "w")
 

@@ -126,7 +126,11 @@ def over(options: Any, started: float, tokens: int) -> bool:
 
 
 def evaluated(task: TextTask, options: Any, whole: bool) -> Sequence[Example]:
-    """The prompts of an evaluation: the held-out ones first and last, validation ones in between or when asked for."""
-    if task.validation and (not whole or options.eval_split == "validation"):
-        return task.validation
-    return task.held_out
+    """The prompts of an evaluation: the held-out ones first and last, validation ones in between or when asked for.
+
+    At most `eval_prompts` (128 in between), spread evenly over the split, whose order may follow its contents.
+    """
+    between = bool(task.validation) and (not whole or options.eval_split == "validation")
+    examples = task.validation if between else task.held_out
+    count = min(len(examples), options.eval_prompts if whole else min(128, options.eval_prompts))
+    return [examples[place * len(examples) // count] for place in range(count)]

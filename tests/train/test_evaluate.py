@@ -27,7 +27,7 @@ TOKENIZER = CharTokenizer.train("0123456789=+-")
 EXAMPLES = [Example(f"{i}=", {"answer": str(i), "operator": "+-"[i % 2]}, str(i)) for i in range(10)]
 
 
-def odd(completions: list[str], **_: Any) -> list[float]:
+def odd(completions: list[str], **_: Any) -> list[float | None]:
     """1 for completions of odd length."""
     return [float(len(text) % 2) for text in completions]
 

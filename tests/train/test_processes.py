@@ -154,7 +154,7 @@ def check_state(policy: ActorCritic, ranks: Ranks) -> None:
         assert not parameter.requires_grad
         for moment in ("exp_avg", "exp_avg_sq"):
             found = fresh.state[parameters[key]][moment]
-            assert found.to_local().shape == parameters[key].to_local().shape
+            assert type(found) is type(parameters[key].data)
             assert torch.equal(whole(found), everything[f"optimizer/{key}/{moment}"])
 
 
@@ -311,7 +311,7 @@ def test_a_run_is_the_same_with_two_processes(recipe: str, inputs: Path, tmp_pat
 
 def torchrun(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     """The command under torchrun, two processes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with log.open("w") as file:
         return subprocess.Popen(
             [sys.executable, *launcher, *words], env=environment(), stdout=file, stderr=file
@@ -374,9 +374,6 @@ def test_stopped_and_killed_and_resumed_by_another_number(
     assert not Path(f"/proc/{victim}").exists()
 
     alone(["-m", "lineal", "resume", str(run)])
-    for path in (run, tmp_path / "straight"):
-        # Their reward functions have different files, and the killed one a rollout of its own.
-        (path / "buffers").exists()
     check_alike(tmp_path / "straight", run, steps, close=2e-3)
 
 

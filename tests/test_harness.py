@@ -1,0 +1,77 @@
+"""The lines, exit codes and saved files that all benchmarks share."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "harness.py"
+
+
+@pytest.fixture
+def harness(tmp_path, monkeypatch):
+    """benchmarks/harness.py, saving into a folder of its own."""
+    spec = importlib.util.spec_from_file_location("harness_under_test", PATH)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return module
+
+
+def test_one_json_line_per_figure_with_the_agreed_fields(harness, capsys) -> None:
+    figures = [
+        harness.Figure("speed", 30.0, 10.0, "tokens/s", ">= 2x", True),
+        harness.Figure("time", 2.0, 8.0, "s", ratio=4.0, seeds=(0, 1)),
+    ]
+    assert harness.main("toy", lambda arguments: figures, argv=["--json"]) == 0
+    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert list(first)[:8] == ["figure", "ours", "peer", "ratio", "unit", "bar", "ok", "seeds"]
+    assert (first["ratio"], first["ok"], first["seeds"]) == (3.0, True, [])
+    assert (second["ratio"], second["seeds"]) == (4.0, [0, 1])
+
+
+def test_a_figure_below_its_bar_and_no_figure_at_all_fail(harness, capsys) -> None:
+    miss = harness.Figure("speed", 1.0, None, "x", ">= 2", False)
+    good = harness.Figure("other", 1.0)
+    assert harness.main("toy", lambda arguments: [good, miss], argv=[]) == 1
+    out = capsys.readouterr().out
+    assert "MISS speed: 1" in out and "bar: >= 2" in out and "ok   other: 1" in out
+    assert harness.main("toy", lambda arguments: [], argv=[]) == 1
+
+
+def test_figures_are_printed_as_they_come(harness, capsys) -> None:
+    def measure(arguments):
+        yield harness.Figure("first", 1.0)
+        assert "first" in capsys.readouterr().out
+        yield harness.Figure("second", 2.0)
+
+    assert harness.main("toy", measure, argv=["--json"]) == 0
+
+
+def test_save_says_where_when_and_with_what(harness) -> None:
+    def options(parser) -> None:
+        parser.add_argument("--rounds", type=int, default=3)
+
+    measure = lambda arguments: [harness.Figure("speed", float(arguments.rounds))]  # noqa: E731
+    assert harness.main("toy", measure, options, ["--save", "--rounds", "7"]) == 0
+    saved = json.loads((harness.RESULTS / "toy.json").read_text())
+    assert saved["benchmark"] == "toy"
+    assert saved["figures"][0]["ours"] == 7.0
+    assert saved["options"]["rounds"] == 7
+    assert saved["machine"]["cores"] >= 1
+    assert {"python", "torch"} <= set(saved["versions"])
+    assert {"date", "commit"} <= set(saved)
+
+
+def test_taking_turns_times_each_as_often_and_warms_up_first(harness) -> None:
+    calls: list[str] = []
+    found = harness.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, warm=2)
+    assert calls == ["a", "a", "b", "b", "a", "b", "a", "b", "a", "b"]
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}
+    assert all(second >= 0 for seconds in found.values() for second in seconds)
