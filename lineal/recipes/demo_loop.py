@@ -23,7 +23,7 @@ def sft_config(config: DemoConfig, out: Path) -> LanguageConfig:
     return with_options(
         sft.default(), out=str(out), seed=config.run.seed, steps=100_000, save_every=500, eval_every=20,
         stop_accuracy=config.demo.sft_accuracy, time_limit=config.demo.sft_seconds, batch_size=64, learning_rate=2e-3,
-        warmup=50, quiet=config.run.quiet,
+        warmup=50, threads=1, quiet=config.run.quiet,
     )  # fmt: skip
 
 

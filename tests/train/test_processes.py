@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lineal import cli
 from lineal.models.decoder import Decoder, llama_config
 from lineal.models.policy import ActorCritic
 from lineal.objectives.algorithm import initial_state, needs, prepare, split
@@ -31,7 +32,7 @@ from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
 from lineal.train.score import Scoring, Sheet, score_all
 from lineal.train.sharding import alike, gathered, refresh, settle, spread, spread_state, whole
-from lineal.train.update import Problem, accumulate
+from lineal.train.update import Problem, accumulate, natural_update
 from lineal.types import Rollout
 
 pytestmark = pytest.mark.serial
@@ -158,11 +159,29 @@ def check_state(policy: ActorCritic, ranks: Ranks) -> None:
             assert torch.equal(whole(found), everything[f"optimizer/{key}/{moment}"])
 
 
+def check_replicas(ranks: Ranks) -> None:
+    """A natural step over shared rows moves every whole copy to the same bits, and says the same of it."""
+    algorithm, policy = named("trpo"), make_policy("trpo")
+    assert spread(policy, ranks, True, second_derivatives=True) is None
+    scoring = Scoring(token_budget=40, ranks=ranks)
+    sheet, state = Sheet.of(recorded_rollout()), initial_state(algorithm)
+    scores = score_all(policy, sheet, scoring)
+    rollout = replace(sheet.rollout, old_logp_BT=scores.logp_BT, value_BT=scores.value_BT)
+    problem = Problem(policy, algorithm, state, sheet, prepare(algorithm, rollout, state), scoring)
+    _, report = natural_update(problem, list(policy.actor_parameters().values()))
+    assert report.accepted and report.step_scale > 0
+    assert len(set(map(str, ranks.gather_json(vars(report))))) == 1
+    moved = ranks.gather(torch.cat([p.detach().flatten() for p in policy.parameters()]))
+    before = torch.cat([p.detach().flatten() for p in make_policy("trpo").parameters()])
+    assert torch.equal(moved[0], moved[1]) and not torch.equal(moved[0], before)
+
+
 def main(out: Path) -> None:
     """One of the processes."""
     torch.set_num_threads(1)
     with joined("cpu") as ranks:
         check_messages(ranks)
+        check_replicas(ranks)
         for name in NAMES:
             for shard in (True, False):
                 found, policy = gradient_of(name, ranks, shard)
@@ -259,11 +278,8 @@ def command(recipe: str, inputs: Path, out: Path, steps: int = 2, reward: str = 
 
 
 def alone(words: list[str]) -> None:
-    """Run a command as one process."""
-    done = subprocess.run(
-        [sys.executable, *words], env=environment(), capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    """Run a command as one process: this one."""
+    assert cli.main(words[2:]) == 0
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
