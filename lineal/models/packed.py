@@ -41,6 +41,11 @@ class Product:
         self._calls_left = PACK_AFTER if suits and can_pack() else -1
 
     @property
+    def turned(self) -> Tensor:
+        """The weight as inputs by outputs: a copy if it is wide, else a view."""
+        return self._turned
+
+    @property
     def is_packed(self) -> bool:
         """Whether calls with many rows use a packed copy."""
         return self._packed is not None

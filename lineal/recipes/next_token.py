@@ -258,7 +258,7 @@ def _finish(config: LanguageConfig, run: Run, parts: Parts, step: int) -> None:
         run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
         for record in found.records[:4] + found.records[-4:]:
             run.sample(step, {"kind": "eval", **record})
-        note(f"step {step}: held-out accuracy {found.sampled:.3f} sampled, {found.greedy:.3f} greedy")
+        note(f"step {step}: {found.line()}")
         facts["held-out accuracy"] = f"{found.sampled:.3f}"
     recipe = "pretrain" if isinstance(parts.data, Text) else "sft"
     decoder = parts.actor()

@@ -243,7 +243,7 @@ def _evaluate(loop: Loop, step: int, *, whole: bool) -> Evaluation:
         loop.run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
         for record in found.records[:4] + found.records[-4:]:
             loop.run.sample(step, {"kind": "eval", **record})
-        note(f"step {step}: held-out accuracy {found.sampled:.3f} sampled, {found.greedy:.3f} greedy")
+        note(f"step {step}: {found.line()}")
     return found
 
 

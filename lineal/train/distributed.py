@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from io import TextIOBase
@@ -22,11 +22,12 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lineal.errors import LinealError, UsageError
-from lineal.train.peers import Peers
+from lineal.train.device import pick_device
+from lineal.train.peers import DONE, FAILED, Peers
 
 TIMEOUT = timedelta(minutes=30)
 """Longest wait of one process for the others; rank 0 may be writing a checkpoint, or a reward may be slow."""
@@ -139,41 +140,51 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
     with _deadly_signals():
-        store, rank, world = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        shared, rank, world = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        # After --max-restarts the store may still hold the addresses of those who died.
+        store = PrefixStore(f"lineal/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
         dist.init_process_group(_backend(device), store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         ranks = Ranks(rank, world)
         here = int(os.environ.get("GROUP_RANK", "0"))
         seats = [tuple(seat) for seat in ranks.gather_json([here, os.getpid()])]
-    peers = Peers(rank, seats, lambda other: store.check([_left(other)]))
+    peers = Peers(rank, seats, lambda other: _word(store, other))
     try:
         yield ranks
     except SystemExit:
         # All of them agreed to stop at this step.
         _leave(ranks, store, peers)
         raise
-    except LinealError:
-        peers.close()
-        raise
-    except Exception:
-        # A broken connection is only the echo of another's end; whose it was, the watch knows in a moment.
-        peers.judge()
+    except Exception as error:
+        if not isinstance(error, LinealError):
+            # A broken connection is only the echo of another's end; whose it was, the watch knows in a moment.
+            peers.judge()
+        with suppress(Exception):
+            store.set(_key(rank), FAILED)
         peers.close()
         raise
     _leave(ranks, store, peers)
 
 
 def _leave(ranks: Ranks, store: Store, peers: Peers) -> None:
-    store.set(_left(ranks.rank), "1")
+    store.set(_key(ranks.rank), DONE)
     ranks.any(True)
     peers.close()
     dist.destroy_process_group()
 
 
-def _left(rank: int) -> str:
-    return f"lineal/left/{rank}"
+def _word(store: Store, rank: int) -> str:
+    return store.get(_key(rank)).decode() if store.check([_key(rank)]) else ""
+
+
+def _key(rank: int) -> str:
+    return f"left/{rank}"
 
 
 def _backend(device: str) -> str:
+    if device == "mps" or (device == "auto" and pick_device() == "mps"):
+        raise UsageError(
+            "several processes share no Apple GPU: --device cpu, or one process without torchrun."
+        )
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "gloo"
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()

@@ -38,8 +38,16 @@ class Evaluation:
     groups: dict[str, float]
     records: list[dict[str, Any]]
 
+    def line(self) -> str:
+        """One line for the user."""
+        if not self.prompts:
+            return "no prompt is held out, so accuracy is not measured"
+        return f"held-out accuracy {self.sampled:.3f} sampled, {self.greedy:.3f} greedy"
+
     def metrics(self) -> dict[str, float]:
-        """As they go into metrics.jsonl."""
+        """As they go into metrics.jsonl; nothing where there was no prompt to ask."""
+        if not self.prompts:
+            return {}
         named = {f"eval/accuracy/{name}": value for name, value in self.groups.items()}
         return {
             "eval/accuracy": self.sampled,
@@ -98,6 +106,8 @@ def evaluate(
 
     source: gives tokenizer, scorer, sampling, seed and processes.
     """
+    if not examples:
+        return Evaluation(math.nan, math.nan, math.nan, math.nan, 0, {}, [])
     training = decoder.training
     decoder.eval()
     found = _answers(decoder, source, examples, samples, step)

@@ -11,6 +11,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,15 @@ def format_of(path: Path) -> str:
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: a data file ends in {', '.join(SUFFIXES)} (or one of these and .gz).")
     if not path.is_file():
-        what = "is a folder; name a file in it" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {what}.")
+        raise DataError(f"{path} is a folder; name a file in it." if path.is_dir() else _not_there(path))
     return SUFFIXES[suffix]
+
+
+def _not_there(path: Path) -> str:
+    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, names, n=1)
+    hint = f"did you mean {path.with_name(near[0])}?" if near else f"paths start from {Path.cwd()}."
+    return f"{path} does not exist; {hint}"
 
 
 def _open(path: Path) -> io.BufferedIOBase:

@@ -15,6 +15,16 @@ from lineal.errors import UsageError
 T = TypeVar("T")
 
 
+def _at_least(options: Any, **least: float) -> None:
+    """Refuse values below what means something; None is a default that is filled in later."""
+    for name, low in least.items():
+        value = getattr(options, name)
+        # nan is not at least anything.
+        if value is not None and not value >= low:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} {value:g}: it must be at least {low:g}.")
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model, or the shape of a fresh one."""
@@ -49,6 +59,11 @@ class ModelOptions:
     """Under torchrun: shard model and optimiser over the processes (FSDP2); --no-shard keeps a whole copy in each."""
     chat: bool = False
     """Render prompts with the model's own chat template."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, layers=1, width=1, heads=1, kv_heads=1, inner=1, context=1, threads=0, dropout=0)
+        if self.dropout >= 1:
+            raise UsageError(f"--dropout {self.dropout:g}: nothing would be left; it must be below 1.")
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,9 @@ class DataOptions:
     """Soft overlong penalty over the last N tokens before max_new_tokens (DAPO, eq. 13); 0 turns it off."""
     shuffle_rewards: bool = False
     """Control: permute rewards across the batch's completions, so that nothing can be learned."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, limit=0, reward_timeout=0, overlong_buffer=0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,9 @@ class AlgorithmOptions:
     subset: str | None = None
     """Trust region: only parameters whose name contains one of these comma-separated parts move."""
 
+    def __post_init__(self) -> None:
+        _at_least(self, prompts=1, warmup=0, max_grad_norm=0, token_budget=1)
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -149,6 +170,9 @@ class SamplingOptions:
     """Sampling temperature; the policy that is trained is softmax(logits / temperature)."""
     max_batch: int = 512
     """Most completions decoded at once; more wait and join as others finish."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, max_new_tokens=1, temperature=0, max_batch=1)
 
 
 @dataclass(frozen=True)
@@ -182,6 +206,21 @@ class RunOptions:
     quiet: bool = False
     """Print no progress."""
 
+    def __post_init__(self) -> None:
+        _at_least(
+            self,
+            steps=0,
+            save_every=1,
+            keep_last=1,
+            keep_every=0,
+            eval_every=0,
+            eval_prompts=1,
+            eval_samples=1,
+        )
+        _at_least(self, time_limit=0, token_limit=0)
+        if self.eval_split not in ("held_out", "validation"):
+            raise UsageError(f"--eval-split {self.eval_split} is neither held_out nor validation.")
+
 
 @dataclass(frozen=True)
 class OptimiserOptions:
@@ -209,6 +248,9 @@ class OptimiserOptions:
     """Most tokens of one micro-batch, padding included."""
     stop_accuracy: float = 0.0
     """sft: stop once sampled accuracy on validation prompts reaches this; 0 for never."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, batch_size=1, block=1, learning_rate=0, warmup=0, max_grad_norm=0, token_budget=1)
 
 
 @dataclass(frozen=True)
@@ -239,9 +281,8 @@ def with_options(config: T, **options: Any) -> T:
         for group in dataclasses.fields(config):  # type: ignore[arg-type]
             part = getattr(config, group.name)
             if any(f.name == name for f in dataclasses.fields(part)):
-                config = dataclasses.replace(
-                    config, **{group.name: dataclasses.replace(part, **{name: value})}
-                )
+                changed = {group.name: dataclasses.replace(part, **{name: value})}
+                config = dataclasses.replace(config, **changed)  # type: ignore[type-var]
                 break
         else:
             raise UsageError(f"no option is called {name}: see --help-all for those there are.")

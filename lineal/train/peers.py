@@ -20,15 +20,19 @@ GRACE = 1.5
 PATIENCE = 3.0
 """Seconds in which a broken connection must be explained by a death; the kernel closes both at about the same time."""
 
+DONE, FAILED = "done", "failed"
+"""What a process says before it leaves; one that is killed says nothing."""
+
 
 class Peers:
     """Ends this process, exit code 1, when another one of the run ends before its time.
 
     rank: this process's own. seats: (machine, process id) of each rank; those of other machines are not watched.
-    left: whether a rank said that it ends in order. The process that started this one (torchrun) is watched as well.
+    left: what a rank said on leaving: DONE, FAILED (it has told its error itself), or "" when it said nothing.
+    The process that started this one (torchrun) is watched as well.
     """
 
-    def __init__(self, rank: int, seats: Sequence[tuple[int, int]], left: Callable[[int], bool]) -> None:
+    def __init__(self, rank: int, seats: Sequence[tuple[int, int]], left: Callable[[int], str]) -> None:
         self.rank, self._left = rank, left
         self._closed, self._bell = os.pipe()
         self._dead = threading.Event()
@@ -64,18 +68,20 @@ class Peers:
                 break
             for descriptor in ready:
                 other, name = self._names[descriptor]
-                if other < 0 or not self._in_order(other):
-                    self._follow(name, speak=self._speaks(other))
+                word = self._word(other)
+                if word != DONE:
+                    self._follow(name, speak=self._speaks(other) and word != FAILED)
                 poll.unregister(descriptor)
         for descriptor in (self._closed, *self._names):
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _in_order(self, other: int) -> bool:
-        with suppress(Exception):
-            return self._left(other)
-        # The store went with torchrun.
-        return False
+    def _word(self, other: int) -> str:
+        if other >= 0:
+            # The store that would tell may have gone with torchrun.
+            with suppress(Exception):
+                return self._left(other)
+        return ""
 
     def _speaks(self, dead: int) -> bool:
         """One voice is enough: the lowest rank that is left."""
@@ -84,12 +90,10 @@ class Peers:
     def _follow(self, name: str, speak: bool) -> None:
         self._dead.set()
         if speak:
-            said = f"lineal: {name} ended before its time, and with it all processes of this run; "
-            print(
-                said + "its last checkpoint is whole: lineal resume goes on from there",
-                file=sys.stderr,
-                flush=True,
+            said = (
+                f"lineal: {name} died, and with it this run: lineal resume goes on from its last checkpoint"
             )
+            print(said, file=sys.stderr, flush=True)
         time.sleep(GRACE)
         os._exit(1)
 

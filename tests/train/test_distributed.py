@@ -275,7 +275,8 @@ def test_alone_nothing_is_sent() -> None:
 
 def test_only_the_first_process_speaks() -> None:
     with Ranks(1, 2).voice as silence:
-        assert silence.name == os.devnull
+        assert silence is not sys.stderr
+        assert os.fstat(silence.fileno()).st_rdev == os.stat(os.devnull).st_rdev
     assert Ranks(0, 2).first and not Ranks(1, 2).first
 
 
@@ -296,6 +297,19 @@ def test_more_processes_than_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UsageError, match="--nproc-per-node 1, or --device cpu"):
         distributed._backend("auto")
     assert distributed._backend("cpu") == "gloo"
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert distributed._backend("auto") == "cpu:gloo,cuda:nccl"
+
+
+def test_several_processes_on_an_apple_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lineal.train import distributed
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for device in ("auto", "mps"):
+        with pytest.raises(UsageError, match="--device cpu"):
+            distributed._backend(device)
 
 
 def test_gradients_travel_in_buckets_of_one_dtype(monkeypatch: pytest.MonkeyPatch) -> None:

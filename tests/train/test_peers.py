@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lineal.train import peers
-from lineal.train.peers import Peers
+from lineal.train.peers import DONE, FAILED, Peers
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system has no pidfd"),
@@ -51,10 +51,10 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def watch(rank: int, child: int, *, in_order: bool = False, machine: int = 0) -> Peers:
+def watch(rank: int, child: int, *, word: str = "", machine: int = 0) -> Peers:
     """Peers of two: this process as `rank`, and the child as the other one."""
     seats = [(0, os.getpid()), (machine, child)]
-    return Peers(rank, seats if rank == 0 else seats[::-1], lambda _: in_order)
+    return Peers(rank, seats if rank == 0 else seats[::-1], lambda _: word)
 
 
 def test_a_death_ends_this_process_and_is_named(
@@ -66,7 +66,7 @@ def test_a_death_ends_this_process_and_is_named(
     until(lambda: bool(ends))
     assert ends == [1]
     said = capsys.readouterr().err
-    assert f"rank 1 (process {other.pid}) ended before its time" in said
+    assert f"rank 1 (process {other.pid}) died" in said
     assert said.count("\n") == 1
     watcher.close()
 
@@ -85,10 +85,10 @@ def test_the_lowest_rank_left_says_it(
 def test_one_that_leaves_in_order_ends_no_one(other: subprocess.Popen[bytes], ends: list[int]) -> None:
     asked = threading.Event()
 
-    def left(rank: int) -> bool:
+    def left(rank: int) -> str:
         assert rank == 1
         asked.set()
-        return True
+        return DONE
 
     watcher = Peers(0, [(0, os.getpid()), (0, other.pid)], left)
     other.kill()
@@ -98,8 +98,18 @@ def test_one_that_leaves_in_order_ends_no_one(other: subprocess.Popen[bytes], en
     assert not ends and not watcher._thread.is_alive()
 
 
+def test_one_that_told_its_error_is_followed_in_silence(
+    other: subprocess.Popen[bytes], ends: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    watcher = watch(0, other.pid, word=FAILED)
+    other.kill()
+    until(lambda: bool(ends))
+    assert capsys.readouterr().err == ""
+    watcher.close()
+
+
 def test_a_store_that_is_gone_is_no_order(other: subprocess.Popen[bytes], ends: list[int]) -> None:
-    def left(rank: int) -> bool:
+    def left(rank: int) -> str:
         raise ConnectionError("no store")
 
     watcher = Peers(0, [(0, os.getpid()), (0, other.pid)], left)

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lineal import cli
+from lineal import cli, cli_runs
 from lineal.models.decoder import Decoder, llama_config
 from lineal.models.policy import ActorCritic
 from lineal.objectives.algorithm import initial_state, needs, prepare, split
@@ -386,11 +386,22 @@ def test_stopped_and_killed_and_resumed_by_another_number(
     os.kill(victim, signal.SIGKILL)
     assert process.wait(timeout=10) != 0
     said = log.read_text()
-    assert f"rank 1 (process {victim}) ended before its time" in said
+    assert f"rank 1 (process {victim}) died" in said
     assert not Path(f"/proc/{victim}").exists()
 
     alone(["-m", "lineal", "resume", str(run)])
     check_alike(tmp_path / "straight", run, steps, close=2e-3)
+
+
+def test_only_a_restarted_job_takes_up_a_folder_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    (tmp_path / "config.json").write_text("{}")
+    assert not cli_runs._restarted(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert cli_runs._restarted(tmp_path)
+    assert not cli_runs._restarted(tmp_path / "new")
 
 
 if __name__ == "__main__":
