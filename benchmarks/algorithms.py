@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import harness
 
 BAR = 0.15
-TOKENS = 250_000
+TOKENS = 160_000
 TUNING_TOKENS = 120_000
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1000
@@ -48,7 +48,7 @@ RADII = ("0.01", "0.03")
 
 def lineal(*words: str) -> None:
     """One command of the package in a process of its own."""
-    subprocess.run([sys.executable, "-m", "lineal", *words], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "lineal", *words], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
 
 def cell(folder: Path, recipe: str, options: dict[str, str]) -> Path:

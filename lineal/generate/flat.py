@@ -108,8 +108,8 @@ class _View:
             self.sin = decoder.rotary.sin_SD.numpy()[where, ..., half:].reshape(-1, 1, half)
         self.mask = None if step.mask is None else step.mask.numpy()
         self.score = np.empty((*work.heads, step.span), work.mixed.dtype)
-        # Reading the cache is what more than two threads do faster than one thread of NumPy.
-        self.threaded = work.rows > 4 and torch.get_num_threads() > 2
+        # Several threads of torch read a large cache faster than the one thread of NumPy.
+        self.threaded = work.rows > 4 and torch.get_num_threads() > 1
 
     def rotate(self, turned_NHD: np.ndarray) -> None:
         """Rotate each pair (x_i, x_{i+Dh/2}) by its position's angle, in place."""

@@ -24,7 +24,7 @@ from lineal.train.build import build_model, model_folder
 from lineal.train.collect import Source
 from lineal.train.console import note
 from lineal.train.data import read_documents
-from lineal.train.distributed import Ranks, joined, sum_gradients
+from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
 from lineal.train.language import Text, gold_sheet, held_out_loss, pair_losses, text_losses
@@ -98,7 +98,7 @@ def plan(config: LanguageConfig) -> list[str]:
 def run(config: LanguageConfig, run: Run) -> None:
     """Train a model on text or on pairs; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        _train(config, run, _build(config, run, ranks), ranks)
+        _train(config, run, build(config, run, ranks), ranks)
 
 
 def _train(config: LanguageConfig, run: Run, parts: Parts, ranks: Ranks) -> None:
@@ -163,7 +163,8 @@ def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]
     return task, [], task.alphabet, longest + 1
 
 
-def _build(config: LanguageConfig, run: Run, ranks: Ranks) -> Parts:
+def build(config: LanguageConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
+    """Data, model and optimiser, placed on their device."""
     task, documents, alphabet, context = _read(config)
     decoder, tokenizer = build_model(config.model, alphabet, context, config.run.seed)
     data = _pairs(config, task, tokenizer, ranks) if task is not None else _text(config, documents, tokenizer)

@@ -306,9 +306,10 @@ def test_processes_killed_at_five_random_instants(recipe: str, words: Words, tmp
     wait_for(straight / "config.json", process)
     began = time.monotonic()
     assert process.wait() == 0, (tmp_path / "log").read_text()
-    seconds, kills = time.monotonic() - began, 0
-    for number in range(5):
-        path = tmp_path / f"run-{number}"
+    seconds, kills, number = time.monotonic() - began, 0, 0
+    while kills < 5:
+        # One that ends before its instant comes is no kill, and is drawn again.
+        path, number = tmp_path / f"run-{number}", number + 1
         process = start([*words(recipe, path), *steps])
         wait_for(path / "config.json", process)
         time.sleep(chance.uniform(0, 0.95) * seconds)
@@ -317,8 +318,7 @@ def test_processes_killed_at_five_random_instants(recipe: str, words: Words, tmp
         process = start(["resume", str(path)])
         assert process.wait() == 0, (tmp_path / "log").read_text()
         assert differences(outcome(path, 60), outcome(straight, 60)) == []
-    print(f"{recipe}: {kills} of 5 were killed before they had ended, out of {seconds:.1f} s of training")
-    assert kills >= 3
+    print(f"{recipe}: killed {kills} times in {number} runs of {seconds:.1f} s of training each")
 
 
 def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
