@@ -46,11 +46,16 @@ class Ragged:
 
 
 def lay_out(
-    prompt_P: list[int], length_B: list[int], group_B: list[int], device: torch.device | str = "cpu"
+    prompt_P: list[int],
+    length_B: list[int],
+    group_B: list[int],
+    device: torch.device | str = "cpu",
+    multiple: int = 1,
 ) -> Ragged:
     """The layout of P prompts of these lengths followed, in the flat run, by B completions in the given order.
 
-    group_B: the prompt (0..P-1) of each completion. A completion may have length 0.
+    group_B: the prompt (0..P-1) of each completion. A completion may have length 0. multiple: the run is filled up to
+    a multiple of this with tokens that nothing looks at.
     """
     prompt = torch.tensor(prompt_P, device=device)
     length, group = (torch.tensor(x, device=device, dtype=torch.long) for x in (length_B, group_B))
@@ -81,7 +86,8 @@ def lay_out(
     within = torch.arange(len(owner), device=device) - (length.cumsum(0) - length)[owner]
     back.append(place_B[owner] + within)
     positions.append(prompt[group][owner] + within)
-    return Ragged(torch.cat(positions)[None], prompt_PT, tuple(buckets), torch.cat(back))
+    spare = torch.zeros(-(len(owner) + int(prompt.sum())) % multiple, dtype=torch.long, device=device)
+    return Ragged(torch.cat((*positions, spare))[None], prompt_PT, tuple(buckets), torch.cat((*back, spare)))
 
 
 def _similar(length_B: list[int]) -> list[list[int]]:

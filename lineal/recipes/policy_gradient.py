@@ -236,9 +236,7 @@ def _evaluate(loop: Loop, step: int, *, whole: bool) -> Evaluation:
     parts, options = loop.parts, loop.config.run
     examples = evaluated(parts.task, options, whole)
     refresh(parts.scoring.twin, parts.policy)
-    found = evaluate(
-        parts.actor.decoder, parts.source, examples, samples=options.eval_samples, step=step
-    )
+    found = evaluate(parts.actor.decoder, parts.source, examples, samples=options.eval_samples, step=step)
     if whole:
         loop.run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
         for record in found.records[:4] + found.records[-4:]:

@@ -20,6 +20,9 @@ from lineal.models.ragged import Ragged, lay_out
 from lineal.train.distributed import ALONE, Ranks, deal
 from lineal.types import Rollout, Scores
 
+ROUND = 64
+"""Runs of tokens are filled up to a multiple of this: sizes recur, and kernels compiled for a size (oneDNN's, in
+bfloat16) are compiled once."""
 LOGITS_AT_ONCE = 1 << 25
 """Most logits (tokens x vocabulary) held at once; beyond it the output layer runs in checkpointed chunks."""
 
@@ -109,13 +112,15 @@ class Sheet:
         action_BT = self.rollout.action_BT[row_N, :width]
         asked = torch.tensor([token for prompt in prompts for token in prompt], device=device)
         said = action_BT[step_T < length_B[:, None] - 1]
-        ragged = lay_out([len(p) for p in prompts], [self.length_B[row] - 1 for row in rows], group_B, device)
+        lengths = [self.length_B[row] - 1 for row in rows]
+        ragged = lay_out([len(p) for p in prompts], lengths, group_B, device, ROUND)
         # A first step is predicted by its prompt's last token, any other by the token before it.
         end_P = torch.tensor([len(p) for p in prompts], device=device).cumsum(0) - 1
         inner_B = len(asked) + (length_B - 1).cumsum(0) - (length_B - 1)
         state_BT = torch.where(step_T == 0, end_P[group_B][:, None], inner_B[:, None] + step_T - 1)
         slot_N = mask_BT.flatten().nonzero()[:, 0]
-        tokens = torch.cat((asked, said))[None]
+        spare = asked.new_zeros(ragged.position_1N.shape[1] - len(asked) - len(said))
+        tokens = torch.cat((asked, said, spare))[None]
         return MicroBatch(row_N, tokens, ragged, width, state_BT[mask_BT], slot_N, action_BT[mask_BT])
 
 
