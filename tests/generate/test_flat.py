@@ -85,7 +85,9 @@ def test_extreme_gates_give_limits_and_no_warnings(make, recwarn) -> None:
     step = cache.plan(None, 1, 1)
     found = FlatPass(model)(torch.tensor([3]), cache, step)
     assert found.isfinite().all()
-    torch.testing.assert_close(found, model.forward_step(torch.tensor([[3]]), cache, step)[:, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found, model.forward_step(torch.tensor([[3]]), cache, step)[:, 0], rtol=1e-4, atol=1e-4
+    )
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 

@@ -12,7 +12,7 @@ from lineal.errors import UsageError
 from lineal.train import device as module
 from lineal.train.device import Device, Shape, choose_device, describe, pick_device, usable_cores
 
-WIDE = Shape(width=128, inner=512, tokens=256)
+WIDE = Shape(width=256, inner=1024, tokens=256)
 TINY = Shape(width=32, inner=64, tokens=16)
 
 
