@@ -48,7 +48,9 @@ RADII = ("0.01", "0.03")
 
 def lineal(*words: str) -> None:
     """One command of the package in a process of its own."""
-    subprocess.run([sys.executable, "-m", "lineal", *words], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, "-m", "lineal", *words], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr
+    )
 
 
 def cell(folder: Path, recipe: str, options: dict[str, str]) -> Path:

@@ -90,13 +90,22 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
         folder = Path(temporary)
         ours, plain = speeds(folder, arguments.rounds)
         yield harness.Figure(
-            "pretrain/steps per second", 1 / ours, 1 / plain, "steps/s", "more than an eager float32 loop", ours < plain
+            "pretrain/steps per second",
+            1 / ours,
+            1 / plain,
+            "steps/s",
+            "more than an eager float32 loop",
+            ours < plain,
         )
         options, begun = config(folder / "whole", 2000), time.perf_counter()
         with Run.create(folder / "whole", {"recipe": "pretrain", "options": to_json(options)}) as run:
             next_token.run(options, run)
         spent = time.perf_counter() - begun
-        (loss,) = [line["eval/loss"] for line in read_lines(folder / "whole" / "metrics.jsonl") if line.get("eval/final")]
+        (loss,) = [
+            line["eval/loss"]
+            for line in read_lines(folder / "whole" / "metrics.jsonl")
+            if line.get("eval/final")
+        ]
         yield harness.Figure(
             "pretrain/held-out loss", loss, None, "nats a character", "<= 1.88", loss <= 1.88, seeds=(1,),
             details={"seconds": round(spent, 1)},

@@ -33,7 +33,7 @@ def questions() -> list[str]:
     return [f"{a:02d}{sign}{b:02d}=" for sign in "+-" for a in range(10, 60) for b in range(10, 30)]
 
 
-def even_digits(completions: list[str], **_: Any) -> list[float]:
+def even_digits(completions: list[str], **_: Any) -> list[float | None]:
     """The reward of both: the share of even digits, so that nearly every group has a spread."""
     return [sum(c in "02468" for c in text) / max(1, len(text)) for text in completions]
 
@@ -91,7 +91,7 @@ def theirs(folder: Path, dtype: str) -> None:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
     torch.set_num_threads(2)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))

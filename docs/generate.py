@@ -22,6 +22,7 @@ SEEDS = (
     "Token ratios are not an unbiased correction of a trajectory; the raw product of ratios is logged, never optimised.",
     "The quadratic of minorise-maximise is no general lower bound; the bounds tested here are those of the TRPO paper and of "
     "the expected-KL form of Achiam et al. (2017).",
+    "An optimiser batch whose advantages are all zero takes no step: others let Adam's momentum move the weights.",
     "Groups are numbered 1..G, and a group's mean includes the completion itself unless a member says otherwise.",
 )
 """Where the two documents that the project follows slip, and what is done instead."""

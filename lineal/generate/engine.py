@@ -127,13 +127,15 @@ class _Batch:
         limit = max(r.limit for r in requests)
         at_first = max(len(r.prompt) for r in requests) + CACHE_CHUNK
         self.cache = KeyValueCache(model.config, self.slots, min(self.longest, at_first), dtype, device)
-        self.timeline = Timeline(self.slots, min(limit, CACHE_CHUNK), device)
+        # Drawing needs float64, which Apple's GPUs lack.
+        self.place = place = torch.device("cpu") if device.type == "mps" else device
+        self.timeline = Timeline(self.slots, min(limit, CACHE_CHUNK), place)
         vocabulary = model.config.vocab_size
-        self.memory = Memory(settings, self.slots, vocabulary, device) if settings.penalises else None
-        self.stop = Stop(settings, vocabulary, options.get("eos_id"), options.get("decode"), device)
+        self.memory = Memory(settings, self.slots, vocabulary, place) if settings.penalises else None
+        self.stop = Stop(settings, vocabulary, options.get("eos_id"), options.get("decode"), place)
         self.read = one_token_pass(model)
         self.rows: list[Request] = []
-        self.token_N = torch.zeros(0, dtype=torch.int64, device=device)
+        self.token_N = torch.zeros(0, dtype=torch.int64, device=place)
         self.next_cap = 0
 
     @property
@@ -146,7 +148,7 @@ class _Batch:
         logits = [self._read_newest()] if self.rows else []
         while self.waiting and len(self.rows) < self.slots:
             logits.append(self._join())
-        logits_NV = logits[0] if len(logits) == 1 else torch.cat(logits)
+        logits_NV = (logits[0] if len(logits) == 1 else torch.cat(logits)).to(self.place)
         # Joining first: it is then that the uniforms of new rows are laid out.
         token_N, logp_N = self._choose(logits_NV, self.timeline.uniform(len(self.rows)))
         self.timeline.record(token_N, logp_N)
@@ -183,7 +185,7 @@ class _Batch:
         if needed > cache.length:
             cache.grow(min(self.longest, max(needed, cache.length + max(CACHE_CHUNK, cache.length // 2))))
         here = slice(0, rows)
-        hidden_ND = self.read(self.token_N, cache, cache.plan(here, rows, 1))
+        hidden_ND = self.read(self.token_N.to(self.model.device), cache, cache.plan(here, rows, 1))
         cache.advance(here, rows, 1)
         return self.model.logits(hidden_ND)
 
@@ -191,7 +193,7 @@ class _Batch:
         first = len(self.rows)
         joiners = self.waiting.take(self.slots - first)
         self.cache.adopt(joiners.cache, joiners.sources, first)
-        key_N = torch.tensor([r.key for r in joiners.requests], device=self.model.device)
+        key_N = torch.tensor([r.key for r in joiners.requests], device=self.place)
         self.timeline.join(first, key_N)
         if self.memory is not None:
             self.memory.join(first, [r.prompt for r in joiners.requests])
