@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -85,8 +86,26 @@ def run(words: list[str]) -> int:
         return 0
     with together(config) as ranks:
         opened, placed = new_run(recipe, config, ranks)
-        train(recipe, placed, opened, ranks)
+        try:
+            train(recipe, placed, opened, ranks)
+        except UsageError:
+            if ranks.first:
+                _unmake(opened.path)
+            raise
     return 0
+
+
+def _unmake(path: Path) -> None:
+    """Take back a run folder in which nothing happened, so that the corrected command may use its name."""
+    from lineal.train.run import CONFIG, LOGS
+
+    logs = [path / f"{name}.jsonl" for name in LOGS]
+    if (path / "checkpoints").exists() or any(log.stat().st_size for log in logs if log.exists()):
+        return
+    for file in (path / CONFIG, path / "lock", *logs):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def recipe_help(recipe: Recipe, everything: bool = False) -> str:

@@ -298,3 +298,18 @@ def test_user_files_are_found_wherever_they_are_named(tmp_path: Path) -> None:
 def test_tables_make_hostile_names_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     cli_runs.print_table(["name", "b"], [["x\x1b[31m\n", "1"], ["longer", "2"]])
     assert capsys.readouterr().out == "name    b\nx⏎      1\nlonger  2\n"
+
+
+def test_a_command_that_could_not_work_leaves_no_run_behind(tmp_path, capsys) -> None:
+    from lineal.cli import main
+
+    out = tmp_path / "run"
+    assert main(["run", "reinforce", "--clip-low", "0.1", "--out", str(out), "--threads", "1"]) == 2
+    assert not out.exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    assert (
+        main(["run", "reinforce", "--clip-low", "0.1", "--out", str(tmp_path / "mine"), "--threads", "1"])
+        == 2
+    )
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
