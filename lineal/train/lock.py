@@ -18,7 +18,8 @@ except ImportError:  # Windows has no flock; runs there are not guarded against 
     fcntl = None
 
 NAME = "lock"
-TRIES, PAUSE = 5, 0.02
+TRIES, PATIENT, PAUSE = 5, 100, 0.02
+"""Tries to take a lock that names an owner, and one that names none (an onlooker holds it); seconds between them."""
 
 
 class Lock:
@@ -74,14 +75,15 @@ def lock_owner(folder: Path) -> dict[str, Any] | None:
 def _take(descriptor: int) -> bool:
     if fcntl is None:
         return True
-    for attempt in range(TRIES):
+    for attempt in range(PATIENT):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError:
             # An onlooker (`lock_owner`) may hold it for an instant.
-            if attempt + 1 < TRIES:
-                time.sleep(PAUSE)
+            if attempt + 1 >= TRIES and _owner(descriptor):
+                return False
+            time.sleep(PAUSE)
     return False
 
 

@@ -146,7 +146,15 @@ def test_a_run_is_over_by_its_clock_or_its_tokens(monkeypatch: pytest.MonkeyPatc
 
 def test_the_figures_that_count_are_on_prompts_nobody_looked_at() -> None:
     task = arithmetic_task(1)
-    assert evaluated(task, RunOptions(), whole=True) is task.held_out
-    assert evaluated(task, RunOptions(), whole=False) is task.validation
-    assert evaluated(task, RunOptions(eval_split="validation"), whole=True) is task.validation
-    assert evaluated(replace(task, validation=()), RunOptions(), whole=False) is task.held_out
+    assert tuple(evaluated(task, RunOptions(), whole=True)) == task.held_out
+    assert tuple(evaluated(task, RunOptions(), whole=False)) == task.validation
+    assert tuple(evaluated(task, RunOptions(eval_split="validation"), whole=True)) == task.validation
+    assert tuple(evaluated(replace(task, validation=()), RunOptions(), whole=False)) == task.held_out
+
+
+def test_an_evaluation_spreads_over_the_whole_split() -> None:
+    task = arithmetic_task(2)
+    some = evaluated(task, RunOptions(eval_prompts=100), whole=True)
+    assert len(some) == 100 and len({example.prompt for example in some}) == 100
+    assert {example.columns["operator"] for example in some} == {"+", "-"}
+    assert all(example in task.held_out for example in some)
