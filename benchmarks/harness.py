@@ -97,7 +97,7 @@ def save(name: str, lines: list[dict[str, Any]], arguments: dict[str, Any] | Non
     options = {k: v for k, v in (arguments or {}).items() if k not in ("json", "save")}
     path = RESULTS / f"{name}.json"
     whole = {"benchmark": name, **environment(), "options": options, "figures": lines}
-    path.write_text(json.dumps(whole, indent=2) + "\n")
+    path.write_text(json.dumps(whole, indent=2, default=str) + "\n")
     return path
 
 
