@@ -71,7 +71,6 @@ def lay_out(
     )
     buckets = []
     place_B = torch.empty(len(length_B), dtype=torch.long, device=device)
-    stride_B = torch.zeros(len(length_B), dtype=torch.long, device=device)
     for rows in _similar(length_B):
         row = torch.tensor(rows, device=device)
         width = max(length_B[r] for r in rows)
@@ -80,7 +79,6 @@ def lay_out(
         token_BT = torch.where(own_BT, start[row][:, None] + step, 0)
         buckets.append(Bucket(token_BT, group[row], _sees(prompt[group[row]], max(prompt_P), width)))
         place_B[row] = offset + torch.arange(len(rows), device=device) * width
-        stride_B[row] = width
         offset += len(rows) * width
     owner = torch.repeat_interleave(torch.arange(len(length_B), device=device), length)
     within = torch.arange(len(owner), device=device) - (length.cumsum(0) - length)[owner]

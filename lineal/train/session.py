@@ -13,6 +13,7 @@ from lineal.environments.text import Example, TextTask
 from lineal.errors import RunError
 from lineal.models.decoder import Decoder
 from lineal.models.hf import save_model
+from lineal.optim.groups import set_learning_rate
 from lineal.optim.schedules import Schedule
 from lineal.tokenizers import Tokenizer
 from lineal.train.console import note
@@ -114,8 +115,7 @@ def model_card(recipe: str, decoder: Decoder, facts: Mapping[str, Any]) -> str:
 def scheduled(schedule: Schedule, peak: float, step: int, optimiser: torch.optim.Optimizer) -> float:
     """Set the learning rate of a step (counted from 1) and return it."""
     rate = peak * schedule(step)
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group.get("scale", 1.0)
+    set_learning_rate(optimiser, rate)
     return rate
 
 

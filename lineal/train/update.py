@@ -27,6 +27,7 @@ from lineal.objectives.algorithm import (
     split,
     value_loss,
 )
+from lineal.objectives.prepare import weigh
 from lineal.ops.linear import Metric, head_metric
 from lineal.optim.natural import (
     StepReport,
@@ -168,13 +169,8 @@ def adam_update(
                 add_sums(totals, sums)
     totals = ranks.add_up(totals)
     if wanted.measured_kl:
-        totals["measured_kl"] = mean_kl(problem, split(replace_minibatches(algorithm), problem.batch)[0], old)
+        totals["measured_kl"] = mean_kl(problem, weigh(algorithm, problem.batch), old)
     return totals, norms
-
-
-def replace_minibatches(algorithm: Algorithm) -> Algorithm:
-    """The same algorithm whose optimiser batch is the whole rollout."""
-    return replace(algorithm, step=replace(algorithm.step, epochs=1, minibatches=1))
 
 
 @torch.no_grad()
