@@ -7,6 +7,7 @@ prompt are `grouped`: they need one episode per row and more than one completion
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -70,12 +71,10 @@ class Advantage:
         return f"{self.symbol} = {self!r}"
 
 
-@dataclass(frozen=True)
-class FullReturn(Advantage):
-    """A = R - b, R = Σ_t discount^t r_t the whole episode's return, the same at each of its steps."""
+class Baselined(Advantage):
+    """What the advantages that are a return less a baseline share; they hold `baseline` and `discount`."""
 
-    baseline: Baseline = field(default_factory=NoBaseline)
-    discount: float = 1.0
+    baseline: Baseline
 
     @property
     def grouped(self) -> bool:  # type: ignore[override]
@@ -94,7 +93,15 @@ class FullReturn(Advantage):
 
     def with_critic(self, critic: Critic) -> Advantage:
         """The same with another critic."""
-        return replace(self, baseline=Learned(critic))
+        return replace(cast(Any, self), baseline=Learned(critic))
+
+
+@dataclass(frozen=True)
+class FullReturn(Baselined):
+    """A = R - b, R = Σ_t discount^t r_t the whole episode's return, the same at each of its steps."""
+
+    baseline: Baseline = field(default_factory=NoBaseline)
+    discount: float = 1.0
 
     def returns(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """R at each step."""
@@ -111,32 +118,13 @@ class FullReturn(Advantage):
 
 
 @dataclass(frozen=True)
-class RewardToGo(Advantage):
+class RewardToGo(Baselined):
     """A_t = G_t - b_t, G_t = Σ_{k>=t} discount^(k-t) r_k: a step is judged by what follows it  (REINFORCE)."""
 
     baseline: Baseline = field(default_factory=NoBaseline)
     discount: float = 1.0
     per_step = True
     symbol = "Aₜ"
-
-    @property
-    def grouped(self) -> bool:  # type: ignore[override]
-        """As its baseline is."""
-        return self.baseline.grouped
-
-    @property
-    def critic_part(self) -> Critic | None:
-        """The critic of a learned baseline."""
-        return self.baseline.critic_part
-
-    @property
-    def baseline_part(self) -> Baseline | None:
-        """The baseline."""
-        return self.baseline
-
-    def with_critic(self, critic: Critic) -> Advantage:
-        """The same with another critic."""
-        return replace(self, baseline=Learned(critic))
 
     def returns(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """G_t at each step."""
