@@ -72,7 +72,7 @@ def save_checkpoint(
     try:
         files.make_folder(folder)
         # Orphans of an interrupted save go first: their space may be needed.
-        _remove_orphans(folder)
+        remove_orphans(folder)
         write_folder(path, contents, {"step": step})
     except OSError as error:
         reason = error.strerror or str(error)
@@ -140,7 +140,8 @@ def _candidates(folder: Path) -> list[Path]:
     return [path for *_, path in sorted(found, reverse=True)]
 
 
-def _remove_orphans(folder: Path) -> None:
+def remove_orphans(folder: Path) -> None:
+    """Delete what an interrupted save or deletion left in a folder of checkpoints or buffers."""
     for path in folder.glob("step-*.tmp"):
         with suppress(OSError):
             files.remove_folder(path)

@@ -33,6 +33,7 @@ from lineal.train.checkpoint import (
     encode_state,
     load_checkpoint,
     load_newest,
+    remove_orphans,
     save_checkpoint,
     steps,
     tensor_chunks,
@@ -191,6 +192,10 @@ class Run:
 
     def restore(self) -> Checkpoint | None:
         """The newest checkpoint that verifies, the logs cut back to it; None means: start from nothing."""
+        if self._lock:
+            # The kill may have come after the last save, which would have been the next to tidy up.
+            for folder in (self.checkpoints, self.path / "buffers"):
+                remove_orphans(folder)
         found = load_newest(self.checkpoints, report=warn if self._lock else _silent)
         lengths = found.state["lengths"] if found else {}
         for name, log in self._logs.items():
@@ -241,9 +246,7 @@ class Run:
             if step <= upto:
                 with suppress(OSError):
                     files.remove_folder(folder / f"step-{step}")
-        for orphan in folder.glob("step-*.tmp"):
-            with suppress(OSError):
-                files.remove_folder(orphan)
+        remove_orphans(folder)
 
     @contextmanager
     def final_folder(self) -> Iterator[Path]:

@@ -352,3 +352,13 @@ def test_a_follower_reads_and_writes_nothing(run, capsys):
         assert follower.config == CONFIG and not follower.stop_requested
     assert sorted((p, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()) == before
     assert capsys.readouterr().err == "", "the first process says what is damaged"
+
+
+def test_what_a_kill_after_the_last_save_left_goes_when_the_run_is_taken_up(tmp_path):
+    with Run.create(tmp_path / "run", {}) as run:
+        run.checkpoint(1, {"x": torch.zeros(2)}, {})
+        for folder in (run.checkpoints, run.path / "buffers"):
+            (folder / "step-0.removed.tmp").mkdir(parents=True)
+    with Run.open(tmp_path / "run") as run:
+        assert run.restore().step == 1
+    assert list((tmp_path / "run").rglob("*.tmp")) == []
