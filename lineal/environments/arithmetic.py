@@ -21,7 +21,9 @@ class Arithmetic:
     level: digits of the operands; level 1 has sums only, level 3 a fixed sample of all pairs. natural:
     answers most significant digit first instead, which is much harder to learn left to right. held_out,
     validation: shares, chosen by a hash of the unordered pair and the operator, so that a+b and b+a are on
-    the same side.
+    the same side. A sum has two orders and a difference one, so training lists each difference twice: both
+    operators are met equally often. (Met half as often, differences are hardly begun when sums are half
+    right, and reinforcement then settles on wrong answers that are never explored again.)
     """
 
     level: int = 2
@@ -47,6 +49,8 @@ class Arithmetic:
             parts[part].append(self.example(operator, high, low))
             if operator == "+" and low != high:
                 parts[part].append(self.example(operator, low, high))
+            elif part == 0 and low != high:
+                parts[part].append(self.example(operator, high, low))
         longest = max(len(e.completion) for part in parts for e in part)
         train, validation, held_out = (tuple(part) for part in parts)
         return TextTask(

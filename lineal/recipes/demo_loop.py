@@ -22,7 +22,7 @@ def sft_config(config: DemoConfig, out: Path) -> LanguageConfig:
     """The first part: imitation of gold answers, stopped early on purpose."""
     return with_options(
         sft.default(), out=str(out), seed=config.run.seed, steps=100_000, save_every=500, eval_every=20,
-        stop_accuracy=config.demo.sft_accuracy, time_limit=config.demo.sft_seconds, batch_size=64, learning_rate=2e-3,
+        stop_accuracy=config.demo.sft_accuracy, time_limit=config.demo.sft_seconds, batch_size=64, learning_rate=3e-3,
         warmup=50, threads=1, dtype="float32", quiet=config.run.quiet,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def _start_control(config: DemoConfig, start: Path, out: Path) -> subprocess.Pop
     words = [
         sys.executable, "-m", "lineal", "run", "sft", "--model", str(start), "--out", str(out), "--quiet",
         "--time-limit", str(config.demo.rl_seconds), "--steps", "100000", "--seed", str(config.run.seed + 1),
-        "--threads", "1", "--dtype", "float32", "--eval-every", "0", "--batch-size", "64", "--learning-rate", "2e-3", "--warmup", "0",
+        "--threads", "1", "--dtype", "float32", "--eval-every", "0", "--batch-size", "64", "--learning-rate", "1e-3", "--warmup", "0",
     ]  # fmt: skip
     return subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

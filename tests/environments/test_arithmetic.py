@@ -45,9 +45,16 @@ def test_no_pair_of_operands_is_on_two_sides(tasks: dict[int, TextTask], level: 
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_no_prompt_is_twice(tasks: dict[int, TextTask], level: int) -> None:
-    counts = Counter(example.prompt for part in parts(tasks[level]) for example in part)
-    assert set(counts.values()) == {1}
+def test_training_meets_both_operators_equally_and_nothing_else_is_twice(
+    tasks: dict[int, TextTask], level: int
+) -> None:
+    train, validation, held_out = parts(tasks[level])
+    assert set(Counter(e.prompt for e in (*validation, *held_out)).values()) == {1}
+    for prompt, count in Counter(e.prompt for e in train).items():
+        assert count == (2 if "-" in prompt and prompt[:level] != prompt[level + 1 : -1] else 1), prompt
+    if level > 1:
+        signs = Counter(e.columns["operator"] for e in train)
+        assert abs(signs["+"] - signs["-"]) < 0.02 * len(train)
 
 
 def test_a_plus_b_and_b_plus_a_stay_together(tasks: dict[int, TextTask]) -> None:
@@ -59,14 +66,16 @@ def test_a_plus_b_and_b_plus_a_stay_together(tasks: dict[int, TextTask]) -> None
 
 
 def test_the_first_two_levels_are_complete(tasks: dict[int, TextTask]) -> None:
-    sizes = {level: sum(map(len, parts(task))) for level, task in tasks.items()}
+    sizes = {
+        level: len({e.prompt for part in parts(task) for e in part}) for level, task in tasks.items()
+    }
     assert sizes[1] == 100 and sizes[2] == 100 * 100 + 100 * 101 // 2
     assert sizes[3] > 50_000
 
 
 def test_enough_is_held_out_for_an_honest_figure(tasks: dict[int, TextTask]) -> None:
-    train, validation, held_out = map(len, parts(tasks[2]))
-    assert (train, validation, held_out) == (13_126, 444, 1_480)
+    train, validation, held_out = ({e.prompt for e in part} for part in parts(tasks[2]))
+    assert (len(train), len(validation), len(held_out)) == (13_126, 444, 1_480)
 
 
 def test_the_task_never_changes(tasks: dict[int, TextTask]) -> None:
