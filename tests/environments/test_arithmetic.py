@@ -66,9 +66,7 @@ def test_a_plus_b_and_b_plus_a_stay_together(tasks: dict[int, TextTask]) -> None
 
 
 def test_the_first_two_levels_are_complete(tasks: dict[int, TextTask]) -> None:
-    sizes = {
-        level: len({e.prompt for part in parts(task) for e in part}) for level, task in tasks.items()
-    }
+    sizes = {level: len({e.prompt for part in parts(task) for e in part}) for level, task in tasks.items()}
     assert sizes[1] == 100 and sizes[2] == 100 * 100 + 100 * 101 // 2
     assert sizes[3] > 50_000
 
