@@ -19,9 +19,9 @@ class DemoOptions:
     """The algorithm of the second part."""
     sft_accuracy: float = 0.4
     """The first part stops at this sampled accuracy on validation prompts."""
-    sft_seconds: float = 110.0
+    sft_seconds: float = 100.0
     """The first part stops after this many seconds in any case."""
-    rl_seconds: float = 150.0
+    rl_seconds: float = 170.0
     """Seconds of reinforcement learning; the control gets the same."""
     control: bool = True
     """Beside it, go on with supervised learning for the same time, on the other core."""
