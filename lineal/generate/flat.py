@@ -23,7 +23,7 @@ from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import LayerNorm, RMSNorm, SwiGLU
 from lineal.models.packed import Product
 
-FEW = 2
+FEW = 1
 """Rows up to which each row passes the matrices by itself."""
 
 TURN_AFTER = 4
@@ -84,7 +84,7 @@ class _Work:
         self.inner = np.empty((rows, config.inner), dtype)
         self.mixed = np.empty((rows, config.heads * config.head_width), dtype)
         half = config.head_width // 2
-        self.sines = np.empty((2, rows, turned, half), dtype)
+        self.swapped = np.empty((rows, turned, 2, half), dtype)
         heads = (rows, config.kv_heads, config.heads // config.kv_heads)
         self.mixed_heads = self.mixed.reshape(*heads, config.head_width)
         self.heads = heads
@@ -103,27 +103,25 @@ class _View:
         self.cos = self.sin = None
         if decoder.rotary is not None:
             half = decoder.config.head_width // 2
-            # One position for all rows, or one per row: [1 or N, 1, Dh / 2].
-            self.cos = decoder.rotary.cos_SD.numpy()[where, ..., :half].reshape(-1, 1, half)
-            self.sin = decoder.rotary.sin_SD.numpy()[where, ..., half:].reshape(-1, 1, half)
+            # One position for all rows, or one per row; heads written out, so that rows are multiplied whole.
+            cos = decoder.rotary.cos_SD.numpy()[where].reshape(-1, 2 * half)
+            self.cos = np.tile(cos, work.swapped.shape[1])
+            self.sin = decoder.rotary.sin_SD.numpy()[where].reshape(-1, 1, 2, half)
         self.mask = None if step.mask is None else step.mask.numpy()
         self.score = np.empty((*work.heads, step.span), work.mixed.dtype)
         # Several threads of torch read a large cache faster than the one thread of NumPy.
         self.threaded = work.rows > 4 and torch.get_num_threads() > 1
 
-    def rotate(self, turned_NHD: np.ndarray) -> None:
-        """Rotate each pair (x_i, x_{i+Dh/2}) by its position's angle, in place."""
+    def rotate(self, turned_NI: np.ndarray) -> None:
+        """x * cos + swapped halves * sin (its first half negative) for each head of the rows, in place."""
         if self.cos is None or self.sin is None:
             return
-        half = turned_NHD.shape[-1] // 2
-        first, second = turned_NHD[..., :half], turned_NHD[..., half:]
-        from_first, from_second = self.work.sines
-        np.multiply(first, self.sin, from_first)
-        np.multiply(second, self.sin, from_second)
-        first *= self.cos
-        first -= from_second
-        second *= self.cos
-        second += from_first
+        swapped = self.work.swapped
+        halves = turned_NI.reshape(swapped.shape)
+        np.multiply(halves[:, :, 1], self.sin[:, :, 0], swapped[:, :, 0])
+        np.multiply(halves[:, :, 0], self.sin[:, :, 1], swapped[:, :, 1])
+        turned_NI *= self.cos
+        turned_NI += swapped.reshape(turned_NI.shape)
 
     def write(self, index: int, kv_N2KD: np.ndarray) -> None:
         """Store one layer's new keys and values."""
@@ -188,12 +186,13 @@ class _Layer:
     def _mix(self, h_ND: np.ndarray, index: int, view: _View) -> np.ndarray:
         heads, turned = self.heads, self.heads + self.kv_heads
         rows = h_ND.shape[0]
-        qkv_NHD = self.qkv(h_ND, view.work.qkv).reshape(rows, turned + self.kv_heads, self.head_width)
+        qkv = self.qkv(h_ND, view.work.qkv)
+        qkv_NHD = qkv.reshape(rows, turned + self.kv_heads, self.head_width)
         query_NHD = qkv_NHD[:, :heads]
         if self.query_norm is not None:
             self.query_norm(query_NHD, query_NHD)
             self.key_norm(qkv_NHD[:, heads:turned], qkv_NHD[:, heads:turned])
-        view.rotate(qkv_NHD[:, :turned])
+        view.rotate(qkv[:, : turned * self.head_width])
         view.write(index, qkv_NHD[:, heads:].reshape(rows, 2, self.kv_heads, self.head_width))
         return self.out(view.attend(index, query_NHD), view.work.out_ND)
 

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-PACK_ABOVE = 1 << 17
+PACK_ABOVE = 1 << 15
 """Elements; a smaller weight gains less from packing than each call of the packed product costs more."""
 
-FEW = 4
+FEW = 2
 """Rows below which a transposed copy is as quick as a packed one."""
 
-PACK_AFTER = 8
+PACK_AFTER = 2
 """Calls before a weight is packed: about as many as packing costs, so that short work never pays for it."""
 
 
