@@ -304,15 +304,20 @@ def measure(
     pass@k = mean over prompts of 1 - C(n - c, k) / C(n, k), c of n samples being right (Chen et al. 2021, eq. 1);
     pass@k_error is its standard error over prompts.
     """
-    from lineal.train.evaluate import pass_at_k, score_completions
+    from lineal.objectives.algorithm import Group
+    from lineal.train.collect import Source
+    from lineal.train.evaluate import answers, mean_length, pass_at_k
+    from lineal.train.order import Order
     from lineal.train.tasks import build_scorer
 
     n, sampling = judging.samples, model.sampling(sampling)
     with build_scorer(options, task, sampling.max_new_tokens) as scorer:
-        ask = (model.decoder, model.tokenizer, examples, scorer)
-        _, rewards, length = score_completions(*ask, sampling, samples=n, seed=judging.seed, step=0)
-        pure = replace(sampling, temperature=0.0)
-        _, sure, _ = score_completions(*ask, pure, samples=1, seed=judging.seed, step=0)
+        order = Order(len(examples), judging.seed)
+        source = Source(examples, order, model.tokenizer, scorer, Group(n), sampling, judging.seed)
+        found = answers(model.decoder, source, examples, n)
+        pure = replace(source, sampling=replace(sampling, temperature=0.0))
+        sure = answers(model.decoder, pure, examples, 1).rewards
+    rewards = found.rewards
     right = [sum(reward >= 1.0 for reward in group) for group in rewards]
     result: dict[str, Any] = {"prompts": len(examples), "samples": n}
     for k in (2**i for i in range(n.bit_length())):
@@ -320,7 +325,7 @@ def measure(
         result |= {f"pass@{k}": mean, f"pass@{k}_error": error}
     result["greedy"], _ = _mean_error([float(group[0] >= 1.0) for group in sure])
     result["reward"], _ = _mean_error([math.fsum(group) / n for group in rewards])
-    return result | {"length": length}
+    return result | {"length": mean_length(found)}
 
 
 def _mean_error(values: Sequence[float]) -> tuple[float, float]:

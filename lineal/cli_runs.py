@@ -260,6 +260,9 @@ def resume(words: list[str]) -> int:
     asked = read_record(path)["config"]
     if (path / "final").is_dir():
         print(f"{path} is finished: there is nothing to resume")
+        if not (path / "report.html").exists():
+            # Killed between the last two things that a run writes.
+            _report_quietly(path)
         _say_next(path)
         return 0
     recipe = find_recipe(asked["recipe"])

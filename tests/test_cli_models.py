@@ -19,6 +19,8 @@ from lineal.models.decoder import PRESETS, Decoder
 from lineal.models.hf import save_model
 from lineal.recipes.config import DataOptions, PolicyGradientConfig, to_json
 from lineal.tokenizers import CharTokenizer
+from lineal.train.gathered import Gathered
+from lineal.types import Completion
 
 
 def make_model(folder: Path) -> Path:
@@ -182,10 +184,11 @@ def test_a_run_s_reward_file_is_not_run_unasked(tmp_path: Path, capsys: pytest.C
 def test_pass_at_k_is_what_drawing_k_of_n_gives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewards = [[1.0, 0.0, 0.0, 1.0], [0.0] * 4, [1.0] * 4, [0.0, 0.5, 2.0, 0.0]]
 
-    def scored(*_: Any, samples: int, **__: Any) -> tuple[list[list[str]], list[list[float]], float]:
-        return [[""] * samples] * 4, [group[:samples] for group in rewards], 3.0
+    def answered(decoder: Any, source: Any, examples: Any, samples: int) -> Gathered:
+        said = [[Completion((1,), (0.0,), "stop")] * samples for _ in examples]
+        return Gathered(examples, [], said, [], [group[:samples] for group in rewards])
 
-    monkeypatch.setattr("lineal.train.evaluate.score_completions", scored)
+    monkeypatch.setattr("lineal.train.evaluate.answers", answered)
     examples = [Example(f"{i}+", {"answer": "1"}, "1") for i in range(4)]
     task = TextTask("t", tuple(examples), (), ())
     loaded = load(str(model), Loading())

@@ -217,6 +217,15 @@ def test_resume_of_a_finished_run_leaves_it_alone(
     assert Path("runs/toy-1/metrics.jsonl").read_bytes() == before
 
 
+def test_resume_writes_the_report_that_a_kill_prevented(toy: types.ModuleType) -> None:
+    main(["run", "toy"])
+    report = Path("runs/toy-1/report.html")
+    before = report.read_bytes() if report.exists() else None
+    report.unlink(missing_ok=True)
+    assert main(["resume", "runs/toy-1"]) == 0
+    assert before is not None and report.exists()
+
+
 def test_resume_of_nothing(toy: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", "nowhere"]) == 1
     assert "nowhere holds no run" in capsys.readouterr().err

@@ -44,7 +44,7 @@ from lineal.train.session import (
     scheduled,
 )
 from lineal.train.sharding import refresh, spread, whole
-from lineal.train.tasks import build_scorer, build_task
+from lineal.train.tasks import build_scorer, build_task, longest_completion
 
 EVAL_TOKENS = 1 << 17
 """Most validation tokens that an evaluation on the way reads; the final one reads all."""
@@ -107,7 +107,8 @@ def _train(config: LanguageConfig, run: Run, parts: Parts, ranks: Ranks) -> None
         config.optimiser.schedule, config.run.steps, min(config.optimiser.warmup, config.run.steps), 0.1
     )
     live = False if config.run.quiet else None
-    with Progress(config.run.steps, shown, stream=ranks.voice, live=live) as progress:
+    limit = config.run.time_limit
+    with Progress(config.run.steps, shown, stream=ranks.voice, live=live, seconds=limit) as progress:
         done, saved = restore(run, parts.decoder, {"policy": parts.optimiser}, ranks)
         guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
         tokens, started = saved.get("tokens", 0), time.monotonic()
@@ -182,7 +183,7 @@ def build(config: LanguageConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
 def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer, ranks: Ranks) -> Pairs:
     for line in task.notes:
         note(line)
-    limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
+    limit = longest_completion(task, config.sampling.max_new_tokens)
     sampling = Sampling(
         max_new_tokens=limit, temperature=config.sampling.temperature or 1.0, stop_ids=tokenizer.stop_ids
     )

@@ -38,6 +38,7 @@ from lineal.train.run import Run
 from lineal.train.score import Sheet, score_all
 from lineal.train.session import evaluated, finish, model_card, over, restore, save, scheduled
 from lineal.train.sharding import refresh
+from lineal.train.tasks import longest_completion
 from lineal.train.update import Problem, Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
 
@@ -49,7 +50,7 @@ def plan(config: PolicyGradientConfig) -> list[str]:
     task, template = read_task(config)
     if template is not None:
         template.close()
-    limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
+    limit = longest_completion(task, config.sampling.max_new_tokens)
     algorithm = complete(read_algorithm(config), limit)
     decoder, tokenizer = build_model(config.model, task.alphabet, room(task, limit), config.run.seed)
     samples = config.algorithm.prompts * algorithm.group.size
@@ -102,7 +103,9 @@ def run(config: PolicyGradientConfig, run: Run) -> None:
 def _train(loop: Loop, ranks: Ranks) -> None:
     config, run = loop.config, loop.run
     live = False if config.run.quiet else None
-    show = Progress(config.run.steps, SHOWN, start=loop.done, stream=ranks.voice, live=live)
+    show = Progress(
+        config.run.steps, SHOWN, start=loop.done, stream=ranks.voice, live=live, seconds=config.run.time_limit
+    )
     with loop.parts.scorer, show as progress:
         started = time.monotonic()
         if loop.done == 0:

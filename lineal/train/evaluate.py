@@ -9,13 +9,9 @@ from typing import Any
 
 import torch
 
-from lineal.environments.scoring import Scorer
-from lineal.environments.text import Example, encode_prompts, samples_of
-from lineal.generate.engine import generate
-from lineal.generate.sampling import Sampling
+from lineal.environments.text import Example
 from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group
-from lineal.tokenizers import Tokenizer
 from lineal.train.collect import EVALUATION, Source, sample_groups
 from lineal.train.gathered import Gathered
 
@@ -58,40 +54,6 @@ class Evaluation:
         }
 
 
-def score_completions(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    scorer: Scorer,
-    sampling: Sampling,
-    *,
-    samples: int,
-    seed: int,
-    step: int,
-) -> tuple[list[list[str]], list[list[float]], float]:
-    """Texts and rewards of `samples` completions of each prompt, and their mean length in tokens."""
-    prompts = encode_prompts(examples, tokenizer, decoder.config.context)
-    groups = generate(
-        decoder,
-        prompts,
-        sampling,
-        samples=samples,
-        seed=seed,
-        step=EVALUATION + step,
-        eos_id=tokenizer.eos_id,
-        decode=tokenizer.decode,
-    )
-    flat = [completion for group in groups for completion in group]
-    texts = [tokenizer.decode(list(completion.ids)) for completion in flat]
-    repeated = [example for example in examples for _ in range(samples)]
-    ids, ends = [list(c.ids) for c in flat], [c.finish for c in flat]
-    scored = scorer(samples_of(repeated, texts, ids, ends), {"step": step})
-    rewards = [0.0 if math.isnan(reward) else reward for reward in scored.rewards]
-    cut = range(0, len(flat), samples)
-    length = math.fsum(map(len, ids)) / max(1, len(flat))
-    return [texts[i : i + samples] for i in cut], [rewards[i : i + samples] for i in cut], length
-
-
 @torch.no_grad()
 def evaluate(
     decoder: Decoder,
@@ -110,15 +72,13 @@ def evaluate(
         return Evaluation(math.nan, math.nan, math.nan, math.nan, 0, {}, [])
     training = decoder.training
     decoder.eval()
-    found = _answers(decoder, source, examples, samples, step)
+    found = answers(decoder, source, examples, samples, step)
     best = math.nan
     if greedy:
         pure = replace(source, sampling=replace(source.sampling, temperature=0.0))
-        best = math.fsum(r[0] for r in _answers(decoder, pure, examples, 1, step).rewards) / len(examples)
+        best = math.fsum(r[0] for r in answers(decoder, pure, examples, 1, step).rewards) / len(examples)
     decoder.train(training)
-    texts, rewards = found.texts, found.rewards
-    lengths = [len(completion.ids) for group in found.completions for completion in group]
-    length = math.fsum(lengths) / max(1, len(lengths))
+    texts, rewards, length = found.texts, found.rewards, mean_length(found)
     mean_P = [math.fsum(r) / len(r) for r in rewards]
     mean = math.fsum(mean_P) / len(mean_P)
     spread = math.fsum((m - mean) ** 2 for m in mean_P) / max(1, len(mean_P) - 1)
@@ -136,13 +96,20 @@ def evaluate(
     return Evaluation(mean, best, error, length, len(examples), groups, records)
 
 
-def _answers(
-    decoder: Decoder, source: Source, examples: Sequence[Example], samples: int, step: int
+def answers(
+    decoder: Decoder, source: Source, examples: Sequence[Example], samples: int, step: int = 0
 ) -> Gathered:
+    """`samples` completions of each prompt with their rewards; one whose reward is missing counts 0."""
     asked = replace(source, examples=examples, group=Group(samples), shuffle_rewards=False)
     found, _ = sample_groups(decoder, asked, range(len(examples)), EVALUATION + step, 0)
     found.rewards = [[0.0 if math.isnan(reward) else reward for reward in group] for group in found.rewards]
     return found
+
+
+def mean_length(found: Gathered) -> float:
+    """Tokens per completion."""
+    lengths = [len(completion.ids) for group in found.completions for completion in group]
+    return math.fsum(lengths) / max(1, len(lengths))
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:

@@ -29,7 +29,7 @@ from lineal.train.run import Run
 from lineal.train.score import Scoring
 from lineal.train.session import autocast_dtype, place
 from lineal.train.sharding import spread
-from lineal.train.tasks import build_scorer, build_task
+from lineal.train.tasks import build_scorer, build_task, longest_completion
 from lineal.train.update import frozen_copy
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
         template.close()
     for line in task.notes:
         note(line)
-    limit = config.sampling.max_new_tokens or task.max_new_tokens or 256
+    limit = longest_completion(task, config.sampling.max_new_tokens)
     algorithm = complete(read_algorithm(config), limit)
     decoder, tokenizer = build_model(config.model, task.alphabet, room(task, limit), config.run.seed)
     wanted = needs(algorithm)

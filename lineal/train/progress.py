@@ -33,7 +33,7 @@ class Progress:
 
     show: names of metrics to print, the first being the headline with its sparkline. stream: where to
     (default: standard error). live: draw a bar (default: when the stream is a terminal that can). every:
-    seconds between plain lines.
+    seconds between plain lines. seconds: the run ends by then in any case (0: no limit).
     """
 
     def __init__(
@@ -45,9 +45,11 @@ class Progress:
         stream: TextIO | TextIOBase | None = None,
         live: bool | None = None,
         every: float | int = SECONDS,
+        seconds: float | int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.show, self.done, self.every = total, tuple(show), start, every
+        self.seconds = seconds
         self._stream: Any = stream or sys.stderr
         self._clock = clock
         self._live = _can_draw(self._stream) if live is None else live
@@ -111,6 +113,8 @@ class Progress:
         rate = 1 / self._spacing
         pace = f"{rate:.3g} steps/s" if rate >= 1 else f"{self._spacing:.3g} s/step"
         left = (self.total - self.done) * self._spacing
+        if self.seconds:
+            left = min(left, self.seconds - (self._clock() - self._began))
         return [pace, f"{show_seconds(left)} left" if self.done < self.total else self._elapsed()]
 
     def _elapsed(self) -> str:

@@ -168,14 +168,12 @@ class Want:
 
     entropy: "none", "value" (no gradient: for the log) or "gradient".
     old: a frozen copy of the old policy, for the exact KL(old || new) of each step.
-    self_kl: take the policy's own detached distribution as the old one (its value is 0; its Hessian is Fisher's).
     reference: the frozen reference, for the exact KL(new || reference) of each step.
     detach_critic: a critic's head reads detached features, so that its loss cannot move the policy.
     """
 
     entropy: str = "value"
     old: Decoder | None = None
-    self_kl: bool = False
     reference: Decoder | None = None
     detach_critic: bool = False
 
@@ -229,10 +227,8 @@ def _head_terms(
         if want.entropy != "none":
             with torch.set_grad_enabled(want.entropy == "gradient" and torch.is_grad_enabled()):
                 entropy = -(logp_NV.exp() * logp_NV).sum(-1)
-        if want.self_kl or want.old is not None:
-            old_NV = logp_NV.detach()
-            if want.old is not None and old_hidden is not None:
-                old_NV = _log_distribution(want.old, old_hidden, temperature)
+        if want.old is not None and old_hidden is not None:
+            old_NV = _log_distribution(want.old, old_hidden, temperature)
             kl = (old_NV.exp() * (old_NV - logp_NV)).sum(-1)
         if want.reference is not None and reference_hidden is not None:
             other_NV = _log_distribution(want.reference, reference_hidden, temperature)
@@ -242,8 +238,7 @@ def _head_terms(
     chunk = max(1, LOGITS_AT_ONCE // decoder.config.vocab_size)
     if len(action_N) <= chunk:
         return terms(hidden_ND, action_N, *others)
-    # Double backward (self_kl) keeps its graph; everything else recomputes a chunk's logits in the backward pass.
-    recompute = torch.is_grad_enabled() and not want.self_kl
+    recompute = torch.is_grad_enabled()
     pieces = []
     for start in range(0, len(action_N), chunk):
         part = slice(start, start + chunk)

@@ -44,3 +44,8 @@ def build_scorer(options: DataOptions, task: TextTask, max_new_tokens: int) -> S
     overlong = SoftOverlong(max_new_tokens, options.overlong_buffer) if options.overlong_buffer else None
     limits = Limits(seconds=options.reward_timeout)
     return Scorer(rewards, on_error=options.on_reward_error, overlong=overlong, limits=limits)
+
+
+def longest_completion(task: TextTask, asked: int | None) -> int:
+    """Most tokens of a completion: what was asked for, else what the task needs, else 256."""
+    return asked or task.max_new_tokens or 256

@@ -114,3 +114,11 @@ def test_hostile_metric_values_are_cleaned():
 )
 def test_durations(seconds, shown):
     assert show_seconds(seconds) == shown
+
+
+def test_a_time_limit_is_what_is_left_when_it_comes_first():
+    bar, clock, _ = progress(1000, seconds=60)
+    for _ in range(2):
+        clock.now += 1
+        bar.update(bar.done + 1, {})
+    assert "0:58 left" in bar.line()

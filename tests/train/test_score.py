@@ -170,15 +170,12 @@ def test_rows_that_are_not_asked_for_keep_0() -> None:
     assert nobody.logp_BT.shape == some.mask_BT.shape and not nobody.logp_BT.any()
 
 
-@pytest.mark.parametrize("self_kl", [False, True])
-def test_reading_the_vocabulary_in_chunks_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, self_kl: bool
-) -> None:
+def test_reading_the_vocabulary_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     actor, some = policy(critic="head"), rollout()
     old, reference = decoder(seed=3), decoder(seed=4)
     sheet, parameters = Sheet.of(some), list(actor.parameters())
     micro = sheet.micro_batch(list(range(len(sheet))))
-    want = Want("gradient", None if self_kl else old, self_kl, reference)
+    want = Want("gradient", old, reference)
 
     def everything() -> tuple[Scores, tuple[Tensor, ...]]:
         scores = score(actor, micro, 0.8, want)
@@ -205,16 +202,6 @@ def counting(real, sizes: list[int]):
         return real(self, hidden)
 
     return logits
-
-
-def test_self_kl_is_zero_and_its_gradient_too() -> None:
-    actor, some = policy(), rollout()
-    sheet = Sheet.of(some)
-    scores = score(actor, sheet.micro_batch([0, 1, 2]), 1.0, Want("none", self_kl=True))
-    assert scores.kl_BT is not None and scores.entropy_BT is None and scores.value_BT is None
-    assert not scores.kl_BT.any()
-    for gradient in torch.autograd.grad(scores.kl_BT.sum(), list(actor.decoder.parameters())):
-        assert float(gradient.abs().max()) < 1e-14
 
 
 def test_a_detached_critic_cannot_move_the_actor() -> None:
