@@ -123,7 +123,10 @@ def sample_groups(
     total, size = list(scored.rewards), source.group.size
     if source.shuffle_rewards:
         total = shuffle_rewards(total, source.seed, step)
-    groups.rewards = [total[i * size : (i + 1) * size] for i in range(len(index))]
+    cuts = [slice(i * size, (i + 1) * size) for i in range(len(index))]
+    groups.rewards = [total[cut] for cut in cuts]
+    said = {name: values for name, values in scored.extra.items() if len(values) == len(total)}
+    groups.extra = [{name: values[cut] for name, values in said.items()} for cut in cuts]
     return groups, scored
 
 
@@ -251,6 +254,7 @@ def _records(groups: Gathered, most: int = 2) -> list[dict[str, Any]]:
             "completions": groups.texts[i][:8],
             "rewards": groups.rewards[i][:8],
             "answer": groups.examples[i].columns.get("answer"),
+            **({"extra": {name: said[:8] for name, said in groups.extra[i].items()}} if groups.extra[i] else {}),
         }
         for i in range(min(most, len(groups.examples)))
     ]

@@ -18,17 +18,21 @@ from lineal.types import Completion
 
 @dataclass
 class Gathered:
-    """Groups gathered so far in one step, in the order of their prompts."""
+    """Groups gathered so far in one step, in the order of their prompts.
+
+    extra: for each group what reward functions said about its completions (`log_extra`), by column.
+    """
 
     examples: list[Example] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
     completions: list[list[Completion]] = field(default_factory=list)
     texts: list[list[str]] = field(default_factory=list)
     rewards: list[list[float]] = field(default_factory=list)
+    extra: list[dict[str, list[str]]] = field(default_factory=list)
 
     def extend(self, other: Gathered, keep: Sequence[bool]) -> None:
         """Add the groups of `other` that are kept."""
-        for name in ("examples", "prompts", "completions", "texts", "rewards"):
+        for name in ("examples", "prompts", "completions", "texts", "rewards", "extra"):
             getattr(self, name).extend(x for x, kept in zip(getattr(other, name), keep, strict=True) if kept)
 
 
@@ -97,10 +101,11 @@ def _merged(parts: list[dict[str, Any]], size: int) -> Scored:
         failures={name: sum(part["failures"].get(name, 0) for part in parts) for name in failures},
         problems=_first_of("problems", parts),
         metrics={name: math.fsum(values) / len(values) for name, values in logged.items()},
+        # A column without a value for each completion belongs to none of them.
         extra={
-            name: list(chain(*(p["extra"].get(name, []) for p in parts)))
-            for p in parts
-            for name in p["extra"]
+            name: in_turn([part["extra"][name] for part in parts])
+            for name in first["extra"]
+            if all(len(part["extra"].get(name, ())) == len(part["rewards"]) for part in parts)
         },
         output=_first_of("output", parts),
     )

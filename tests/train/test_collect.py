@@ -169,8 +169,10 @@ def test_a_failing_reward_stops_or_is_shown(decoder: Decoder, capsys: pytest.Cap
 def test_what_a_reward_logs_is_logged(decoder: Decoder) -> None:
     from lineal.environments.worker_child import score
 
-    def logging(completions, log_metric, trainer_state, **_: Any) -> list[float]:
+    def logging(completions, log_metric, log_extra, trainer_state, **_: Any) -> list[float]:
         log_metric("mine", trainer_state.global_step)
+        log_extra("shout", [completion + "!" for completion in completions])
+        log_extra("too few", ["x"])
         log_metric("reward", -1.0)
         return [1.0] * len(completions)
 
@@ -188,6 +190,9 @@ def test_what_a_reward_logs_is_logged(decoder: Decoder) -> None:
     found = collect(decoder, some, 2, step=5, position=0)
     assert found.metrics["mine"] == 5.0
     assert found.metrics["reward"] == 1.0, "a name of ours keeps its meaning"
+    assert len(found.samples) == 2
+    for record in found.samples:
+        assert record["extra"] == {"shout": [text + "!" for text in record["completions"]]}
 
 
 @given(

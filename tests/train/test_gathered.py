@@ -75,7 +75,7 @@ def scored(numbers: list[int], problem: bool = False) -> Scored:
         failures={"right": 1} if problem else {},
         problems={"right": "sample 0: raised"} if problem else {},
         metrics={"seen": float(len(flat))},
-        extra={},
+        extra={"thought": [f"of {n} {place}" for n in numbers for place in range(SIZE)]},
         output={"right": "said"} if problem else {},
     )
 
@@ -119,6 +119,7 @@ def test_the_groups_come_back_in_the_order_of_their_prompts(lengths: list[list[i
         assert found == whole
         assert scores.rewards == scored(list(range(len(lengths)))).rewards
         assert scores.parts == scored(list(range(len(lengths)))).parts
+        assert scores.extra == scored(list(range(len(lengths)))).extra
         assert scores.keep == (True,) * (SIZE * len(lengths))
 
 
@@ -142,8 +143,10 @@ def test_failures_are_added_and_logged_numbers_averaged() -> None:
 def test_kept_groups_are_added() -> None:
     whole = whole_list([[1, 1], [2, 2], [3, 3]])
     whole.rewards = [[0.0, 1.0], [1.0, 1.0], [0.5, 0.0]]
+    whole.extra = [{"n": ["0", "1"]}, {"n": ["2", "3"]}, {}]
     kept = Gathered()
     kept.extend(whole, [True, False, True])
     assert kept.prompts == [[0, 1], [2, 3]]
     assert kept.rewards == [[0.0, 1.0], [0.5, 0.0]]
+    assert kept.extra == [{"n": ["0", "1"]}, {}]
     assert [e.prompt for e in kept.examples] == ["prompt 0", "prompt 2"]
