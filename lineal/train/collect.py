@@ -254,7 +254,11 @@ def _records(groups: Gathered, most: int = 2) -> list[dict[str, Any]]:
             "completions": groups.texts[i][:8],
             "rewards": groups.rewards[i][:8],
             "answer": groups.examples[i].columns.get("answer"),
-            **({"extra": {name: said[:8] for name, said in groups.extra[i].items()}} if groups.extra[i] else {}),
+            **(
+                {"extra": {name: said[:8] for name, said in groups.extra[i].items()}}
+                if groups.extra[i]
+                else {}
+            ),
         }
         for i in range(min(most, len(groups.examples)))
     ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from lineal.environments.text import Example, TextTask
-from lineal.errors import RunError
+from lineal.errors import CheckpointError, RunError
 from lineal.models.decoder import Decoder
 from lineal.models.hf import save_model
 from lineal.optim.groups import set_learning_rate
@@ -83,7 +84,8 @@ def restore(
         return 0, {}
     model = {name[len("model/") :]: t for name, t in found.tensors.items() if name.startswith("model/")}
     present = module.state_dict()
-    module.load_state_dict({name: alike(t, present.get(name, t)) for name, t in model.items()})
+    _check_shapes(found.path, model, present)
+    module.load_state_dict({name: alike(t, present[name]) for name, t in model.items()})
     for name, optimiser in optimisers.items():
         prefix = f"{name}/"
         parts = {key[len(prefix) :]: t for key, t in found.tensors.items() if key.startswith(prefix)}
@@ -91,6 +93,17 @@ def restore(
         spread_state(optimiser)
     note(f"continuing after step {found.step}")
     return found.step, found.state["loop"]
+
+
+def _check_shapes(path: Path, saved: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
+    """The model is built anew on resume, from files that may have changed meanwhile."""
+    for name in sorted({*saved, *present}):
+        shapes = [tuple(part[name].shape) if name in part else None for part in (saved, present)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"{path} does not fit the model: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in the model "
+                "(None: not there). The folder that --model named has changed since the run began: put it back."
+            )
 
 
 def finish(run: Run, decoder: Decoder, tokenizer: Tokenizer, card: str) -> None:

@@ -94,7 +94,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def alike(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which every process holds, spread as `like` is; else itself."""
-    if not is_sharded(like) or tensor.shape != like.shape:
+    if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
