@@ -98,11 +98,11 @@ def restore(
 def _check_shapes(path: Path, saved: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
     """The model is built anew on resume, from files that may have changed meanwhile."""
     for name in sorted({*saved, *present}):
-        shapes = [tuple(part[name].shape) if name in part else None for part in (saved, present)]
+        shapes = [str(tuple(part[name].shape)) if name in part else "absent" for part in (saved, present)]
         if shapes[0] != shapes[1]:
             raise CheckpointError(
-                f"{path} does not fit the model: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in the model "
-                "(None: not there). The folder that --model named has changed since the run began: put it back."
+                f"{path} does not fit the model: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in the model. "
+                "The folder that --model named has changed since the run began: put it back."
             )
 
 

@@ -82,9 +82,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run", {}) as run:
         save(run, 1, policy(), {}, {})
         bigger = ActorCritic(Decoder(llama_config(16, 32, 1, 2, 32, 16)), "head")
-        with pytest.raises(
-            CheckpointError, match=r"is \(16, 16\) in the checkpoint and \(16, 32\) in the model"
-        ):
+        with pytest.raises(CheckpointError, match=r"is \(16, 16\) in the checkpoint and \(32, 32\) in the"):
             restore(run, bigger, {})
 
 
