@@ -31,7 +31,7 @@ def rl_config(config: DemoConfig, start: Path) -> PolicyGradientConfig:
     """The second part: the same prompts, no gold answers, only right or wrong."""
     return with_options(
         PolicyGradientConfig(run=config.run), model=str(start), algorithm=config.demo.demo_algorithm, prompts=128,
-        group_size=4, minibatches=2, learning_rate=3e-4, time_limit=config.demo.rl_seconds, threads=1, dtype="float32",
+        group_size=4, minibatches=2, learning_rate=3e-4, eval_every=100, time_limit=config.demo.rl_seconds, threads=1, dtype="float32",
     )  # fmt: skip
 
 
