@@ -37,7 +37,6 @@ from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Sheet, score_all
 from lineal.train.session import evaluated, finish, model_card, over, restore, save, scheduled
-from lineal.train.sharding import refresh
 from lineal.train.tasks import longest_completion
 from lineal.train.update import Problem, Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
@@ -158,8 +157,8 @@ def train_step(loop: Loop, step: int) -> tuple[dict[str, Any], Experience]:
 
 def _experience(loop: Loop, step: int) -> Experience:
     """This step's rollout: the one that survived a kill, or a new one."""
-    parts, decoder = loop.parts, loop.parts.actor.decoder
-    refresh(parts.scoring.twin, parts.policy)
+    parts = loop.parts
+    decoder = parts.sampler()
     found = load_experience(loop.run, step, decoder.device)
     if found is not None:
         return found
@@ -238,8 +237,7 @@ def _evaluate(loop: Loop, step: int, *, whole: bool) -> Evaluation:
     """Held-out figures: validation prompts on the way, the test prompts at the start and at the end."""
     parts, options = loop.parts, loop.config.run
     examples = evaluated(parts.task, options, whole)
-    refresh(parts.scoring.twin, parts.policy)
-    found = evaluate(parts.actor.decoder, parts.source, examples, samples=options.eval_samples, step=step)
+    found = evaluate(parts.sampler(), parts.source, examples, samples=options.eval_samples, step=step)
     if whole:
         loop.run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
         for record in found.records[:4] + found.records[-4:]:

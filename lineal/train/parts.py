@@ -23,12 +23,13 @@ from lineal.tokenizers import Tokenizer
 from lineal.train.build import build_model, model_folder
 from lineal.train.collect import Source
 from lineal.train.console import note
+from lineal.train.device import Device
 from lineal.train.distributed import ALONE, Ranks
 from lineal.train.order import Order
 from lineal.train.run import Run
 from lineal.train.score import Scoring
 from lineal.train.session import autocast_dtype, place
-from lineal.train.sharding import spread
+from lineal.train.sharding import refresh, spread
 from lineal.train.tasks import build_scorer, build_task, longest_completion
 from lineal.train.update import frozen_copy
 
@@ -77,11 +78,19 @@ class Parts:
     source: Source
     scoring: Scoring
     sampling: Sampling
+    half: Decoder | None = None
+    """A bfloat16 copy of the policy that completions are drawn from, where there is one."""
 
     @property
     def actor(self) -> ActorCritic:
         """The policy as it samples: itself, or where it is sharded its whole copy."""
         return self.scoring.twin or self.policy
+
+    def sampler(self) -> Decoder:
+        """The decoder that completions are drawn from, with the policy's weights as they are now."""
+        refresh(self.scoring.twin, self.policy)
+        refresh(self.half, self.actor.decoder)
+        return self.half or self.actor.decoder
 
 
 @dataclass
@@ -152,6 +161,7 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
     )  # fmt: skip
     # A natural step's line search compares numbers that bfloat16 could not tell apart.
     autocast = autocast_dtype(device) if isinstance(algorithm.step, Adam) else None
+    half = half_copy(decoder, device)
     twin = spread(policy, ranks, config.model.shard, second_derivatives=not isinstance(algorithm.step, Adam))
     scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast, reference, ranks, twin)
     for line in str(algorithm).splitlines():
@@ -167,7 +177,19 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
         source,
         scoring,
         sampling,
+        half,
     )
+
+
+def half_copy(decoder: Decoder, device: Device) -> Decoder | None:
+    """A frozen bfloat16 copy, where a policy trains in bfloat16 on a GPU; else None.
+
+    Decoding reads all weights for every token, so half the bytes are half the time. A CPU draws from small models in
+    float32 at least as fast. The sampler's rounding shows in `sampling/sampling_logp_difference`.
+    """
+    if device.kind != "cuda" or device.dtype != "bfloat16":
+        return None
+    return frozen_copy(decoder).to(torch.bfloat16)
 
 
 def _optimisers(algorithm: Algorithm, policy: ActorCritic) -> dict[str, torch.optim.Optimizer]:

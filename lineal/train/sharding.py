@@ -79,7 +79,7 @@ def settle(module: nn.Module) -> None:
 
 @torch.no_grad()
 def refresh(twin: nn.Module | None, module: nn.Module) -> None:
-    """Copy a sharded module's parameters into its whole copy, if it has one; every process must call it."""
+    """Copy a module's parameters into its copy, if it has one; where it is sharded every process must call it."""
     if twin is None:
         return
     settle(module)

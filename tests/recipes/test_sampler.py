@@ -1,0 +1,61 @@
+"""Completions drawn from a bfloat16 copy of the policy: always of the newest weights, and the update knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lineal.recipes.config import PolicyGradientConfig, to_json, with_options
+from lineal.recipes.policy_gradient import Loop, open_loop, train_step
+from lineal.train.device import Device
+from lineal.train.parts import half_copy
+from lineal.train.run import Run
+from lineal.train.update import frozen_copy
+
+
+@pytest.fixture
+def loop(tmp_path: Path):
+    """A GRPO run of a tiny model with the copy that a GPU would have."""
+    config = with_options(
+        PolicyGradientConfig(), layers=1, width=32, heads=2, threads=1, dtype="float32", prompts=4, group_size=4,
+        level=1, learning_rate=1e-2, reward=(f"{tmp_path / 'reward.py'}:length",),
+    )  # fmt: skip
+    (tmp_path / "reward.py").write_text(
+        "def length(completions, **_):\n    return [float(len(c)) for c in completions]\n"
+    )
+    with Run.create(tmp_path / "run", {"recipe": "grpo", "options": to_json(config)}) as run:
+        made = open_loop(config, run)
+        made.parts.half = frozen_copy(made.parts.policy.decoder).to(torch.bfloat16)
+        with made.parts.scorer:
+            yield made
+
+
+@torch.no_grad()
+def differences(loop: Loop) -> float:
+    """How far the copy is from the rounded policy."""
+    assert loop.parts.half is not None
+    pairs = zip(loop.parts.half.parameters(), loop.parts.policy.decoder.parameters(), strict=True)
+    return max(float((mine.float() - theirs.bfloat16().float()).abs().max()) for mine, theirs in pairs)
+
+
+def test_the_copy_follows_the_policy(loop: Loop) -> None:
+    metrics, _ = train_step(loop, 1)
+    assert differences(loop) > 1e-3, "the update moved the policy, not its copy"
+    assert loop.parts.sampler() is loop.parts.half and differences(loop) == 0
+    for step in (2, 3):
+        metrics, _ = train_step(loop, step)
+        gap = metrics["sampling/sampling_logp_difference/mean"]
+        assert 0 < gap < 0.05, "rounding is seen, and it is no more than rounding"
+
+
+def test_only_a_gpu_that_trains_in_bfloat16_has_one(loop: Loop) -> None:
+    decoder = loop.parts.policy.decoder
+    for kind, dtype in (("cpu", "float32"), ("cpu", "bfloat16"), ("cuda", "float32")):
+        assert half_copy(decoder, Device(kind, dtype, 1, "any")) is None
+    made = half_copy(decoder, Device("cuda", "bfloat16", 1, "any"))
+    assert made is not None and made.dtype == torch.bfloat16
+    assert not any(parameter.requires_grad for parameter in made.parameters())
+    assert decoder.dtype == torch.float32
+    assert made.rotary is not None and torch.equal(made.rotary.cos_SD.float()[0], torch.ones(16))
