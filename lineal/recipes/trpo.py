@@ -7,7 +7,8 @@ PAPER = Paper(
     title="Trust region policy optimization",
     url="https://arxiv.org/abs/1502.05477",
     departures=(
-        "The advantage of a completion is its reward minus the leave-one-out mean of its group, where the paper estimates Q by Monte Carlo.",
+        "The advantage is generalised advantage estimation with a critic, whitened over the rollout; the paper estimates Q by Monte Carlo.",
+        "The critic is fitted after the step, on its own parameters only, so that it cannot move the policy.",
         "A step whose backtracking finds nothing acceptable leaves the parameters bitwise unchanged.",
         "The mean KL runs over all counted tokens of the rollout; the paper also discusses the maximum over states.",
     ),
