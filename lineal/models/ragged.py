@@ -121,8 +121,8 @@ def attend_ragged(
     if query_NHD.device.type == "cpu" and query_NHD.dtype == torch.bfloat16:
         # The fused kernel's backward pass takes more than twice as long in bfloat16 as in float32 here.
         with torch.autocast("cpu", enabled=False):
-            wide = (x.float() for x in (query_NHD, key_NKD, value_NKD))
-            return attend_ragged(*wide, ragged).bfloat16()
+            wide = attend_ragged(query_NHD.float(), key_NKD.float(), value_NKD.float(), ragged)
+        return wide.bfloat16()
 
     def rows(x: Tensor, index: Tensor) -> Tensor:
         return x.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lineal.environments.text import Example, TextTask
 from lineal.errors import CheckpointError, RunError

@@ -126,9 +126,9 @@ def test_completions_may_be_empty(lengths: list[int]) -> None:
 def test_bfloat16_on_a_cpu_attends_in_float32() -> None:
     ragged = lay_out([3, 2], [4, 0, 2], [0, 0, 1])
     draw = torch.Generator().manual_seed(0)
-    parts = [torch.randn(11, 2, 8, generator=draw).bfloat16() for _ in range(3)]
+    query, key, value = (torch.randn(11, 2, 8, generator=draw).bfloat16() for _ in range(3))
     with torch.autocast("cpu", torch.bfloat16):
-        found = attend_ragged(*parts, ragged)
-    exact = attend_ragged(*(part.float() for part in parts), ragged)
+        found = attend_ragged(query, key, value, ragged)
+    exact = attend_ragged(query.float(), key.float(), value.float(), ragged)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, exact.bfloat16(), rtol=0, atol=0)

@@ -360,5 +360,6 @@ def test_what_a_kill_after_the_last_save_left_goes_when_the_run_is_taken_up(tmp_
         for folder in (run.checkpoints, run.path / "buffers"):
             (folder / "step-0.removed.tmp").mkdir(parents=True)
     with Run.open(tmp_path / "run") as run:
-        assert run.restore().step == 1
+        found = run.restore()
+    assert found is not None and found.step == 1
     assert list((tmp_path / "run").rglob("*.tmp")) == []
