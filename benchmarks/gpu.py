@@ -150,7 +150,7 @@ def texts(count: int, tokens: int) -> list[str]:
 
 def shakespeare(sizes: Sizes, device: str, folder: Path) -> harness.Figure:
     """The best held-out loss of nanoGPT's shakespeare-char setting."""
-    data = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / "tinyshakespeare" / "input.txt"
+    data = harness.shakespeare()
     if sizes is TINY:
         data = folder / "input.txt"
         data.write_text("To be, or not to be, that is the question:\n" * 50)

@@ -136,6 +136,11 @@ def interleaved(
     return seconds
 
 
+def shakespeare() -> Path:
+    """The text of tiny Shakespeare among the data sets."""
+    return Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / "tinyshakespeare" / "input.txt"
+
+
 def median(values: Iterable[float]) -> float:
     """The middle value."""
     return statistics.median(values)

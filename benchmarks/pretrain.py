@@ -31,9 +31,8 @@ CHUNK = 20
 
 def config(folder: Path, steps: int) -> LanguageConfig:
     """nanoGPT's CPU setting."""
-    data = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / "tinyshakespeare" / "input.txt"
     return with_options(
-        pretrain.default(), data=str(data), layers=4, heads=4, width=128, inner=352, block=64, batch_size=12, steps=steps,
+        pretrain.default(), data=str(harness.shakespeare()), layers=4, heads=4, width=128, inner=352, block=64, batch_size=12, steps=steps,
         out=str(folder), quiet=True, eval_every=0, save_every=1000, seed=1,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lineal.models.attention import attend_one
+from lineal.models.attention import attend_one, flat_mask
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import LayerNorm, RMSNorm, SwiGLU
@@ -107,10 +107,14 @@ class _View:
             cos = decoder.rotary.cos_SD.numpy()[where].reshape(-1, 2 * half)
             self.cos = np.tile(cos, work.swapped.shape[1])
             self.sin = decoder.rotary.sin_SD.numpy()[where].reshape(-1, 1, 2, half)
-        self.mask = None if step.mask is None else step.mask.numpy()
         self.score = np.empty((*work.heads, step.span), work.mixed.dtype)
         # Several threads of torch read a large cache faster than the one thread of NumPy.
         self.threaded = work.rows > 4 and torch.get_num_threads() > 1
+        self.mask = self.flat = None
+        if step.mask is not None and self.threaded:
+            self.flat = flat_mask(step.mask, decoder.config.kv_heads)
+        elif step.mask is not None:
+            self.mask = step.mask.numpy()
 
     def rotate(self, turned_NI: np.ndarray) -> None:
         """x * cos + swapped halves * sin (its first half negative) for each head of the rows, in place."""
@@ -136,7 +140,7 @@ class _View:
         work = self.work
         if self.threaded:
             key, value = self.cache.store[index, :, : work.rows, :, : self.step.span].unbind(0)
-            return attend_one(torch.from_numpy(query_NHD), key, value, self.step.mask).numpy()
+            return attend_one(torch.from_numpy(query_NHD), key, value, self.flat).numpy()
         key_NKSD, value_NKSD = self.seen[index]
         query = query_NHD.reshape(*work.heads, query_NHD.shape[-1])
         score = np.einsum("nkgd,nksd->nkgs", query, key_NKSD, out=self.score)

@@ -36,6 +36,7 @@ from lineal.train.session import (
     autocast_dtype,
     evaluated,
     finish,
+    log_final,
     model_card,
     over,
     place,
@@ -257,10 +258,7 @@ def _finish(config: LanguageConfig, run: Run, parts: Parts, step: int) -> None:
         facts["held-out loss"] = f"{loss:.4f}"
     else:
         found = _evaluation(config, parts, parts.data, step, whole=True)
-        run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
-        for record in found.records[:4] + found.records[-4:]:
-            run.sample(step, {"kind": "eval", **record})
-        note(f"step {step}: {found.line()}")
+        log_final(run, step, found)
         facts["held-out accuracy"] = f"{found.sampled:.3f}"
     recipe = "pretrain" if isinstance(parts.data, Text) else "sft"
     decoder = parts.actor()

@@ -27,7 +27,6 @@ from lineal.recipes.config import PolicyGradientConfig
 from lineal.train.buffer import load_experience, save_experience
 from lineal.train.build import build_model
 from lineal.train.collect import Experience, collect
-from lineal.train.console import note
 from lineal.train.distributed import ALONE, Ranks, joined
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
@@ -36,7 +35,7 @@ from lineal.train.parts import Parts, Progressed, build, read_algorithm, read_ta
 from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Sheet, score_all
-from lineal.train.session import evaluated, finish, model_card, over, restore, save, scheduled
+from lineal.train.session import evaluated, finish, log_final, model_card, over, restore, save, scheduled
 from lineal.train.tasks import longest_completion
 from lineal.train.update import Problem, Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
@@ -239,10 +238,7 @@ def _evaluate(loop: Loop, step: int, *, whole: bool) -> Evaluation:
     examples = evaluated(parts.task, options, whole)
     found = evaluate(parts.sampler(), parts.source, examples, samples=options.eval_samples, step=step)
     if whole:
-        loop.run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
-        for record in found.records[:4] + found.records[-4:]:
-            loop.run.sample(step, {"kind": "eval", **record})
-        note(f"step {step}: {found.line()}")
+        log_final(loop.run, step, found)
     return found
 
 

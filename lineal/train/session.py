@@ -20,6 +20,7 @@ from lineal.tokenizers import Tokenizer
 from lineal.train.console import note
 from lineal.train.device import Device, Shape, choose_device
 from lineal.train.distributed import ALONE, Ranks
+from lineal.train.evaluate import Evaluation
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
 from lineal.train.run import Run
 from lineal.train.sharding import alike, gathered, settle, spread_state
@@ -104,6 +105,14 @@ def _check_shapes(path: Path, saved: Mapping[str, Tensor], present: Mapping[str,
                 f"{path} does not fit the model: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in the model. "
                 "The folder that --model named has changed since the run began: put it back."
             )
+
+
+def log_final(run: Run, step: int, found: Evaluation) -> None:
+    """Log the figures that count, a few of the worst and of the best answers with them, and say them on one line."""
+    run.log(step, found.metrics() | {"eval/prompts": found.prompts, "eval/final": True})
+    for record in found.records[:4] + found.records[-4:]:
+        run.sample(step, {"kind": "eval", **record})
+    note(f"step {step}: {found.line()}")
 
 
 def finish(run: Run, decoder: Decoder, tokenizer: Tokenizer, card: str) -> None:
