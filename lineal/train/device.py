@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from lineal.errors import UsageError
+from lineal.native import summary as compiled_cores
 from lineal.train.versions import versions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -235,6 +236,7 @@ def describe() -> dict[str, Any]:
         "cores": usable_cores(),
         "memory_gib": _memory_gib(),
         "compiler": compilers[0] if compilers else None,
+        "compiled_cores": compiled_cores(),
         "choice": chosen.line(),
         "probe_ms": chosen.probe,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lineal.generate.between import rows_core
 from lineal.generate.flat import FEW, TURN_AFTER, FlatPass
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import PRESETS, Decoder
@@ -49,8 +50,15 @@ def test_with_several_threads_torch_reads_the_cache(make, ragged: bool) -> None:
         torch.set_num_threads(threads)
 
 
-def test_float32_agrees_as_well_as_float32_can(make) -> None:
-    compare(make("llama", torch.float32), 3, True, 1e-4)
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("layout", list(PRESETS))
+def test_float32_agrees_as_well_as_float32_can(make, monkeypatch, layout: str, compiled: bool) -> None:
+    if not compiled:
+        monkeypatch.setenv("LINEAL_COMPILED", "0")
+    elif rows_core() is None:
+        pytest.skip("nothing was compiled at install")
+    for rows, ragged in ((3, True), (1, False), (7, False)):
+        compare(make(layout, torch.float32), rows, ragged, 1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 5])

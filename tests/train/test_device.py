@@ -162,4 +162,5 @@ def test_the_description_is_json_and_complete(cpu_only):
     facts = describe()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["device"] == "cpu" and facts["choice"].startswith("device cpu (") and facts["cores"] >= 1
+    assert facts["compiled_cores"].startswith(("none: ", "rows"))
     assert facts["versions"]["torch"] == torch.__version__ and facts["memory_gib"] > 0
