@@ -1,17 +1,22 @@
 """Compiles the package's cores when it is built or installed; without a C compiler it installs all the same.
 
-A core is an ordinary Python file that Cython also understands. Its extension modules go to `lineal/_built`, under the
-core's name and the instruction set that each was compiled for, beside a note of the sources they were made from;
-`lineal/native.py` chooses among them.
+A core is an ordinary Python file that Cython also understands: it says `import cython`. Its extension modules go to
+`lineal/_built`, under the core's name and the instruction set that each was compiled for, beside a note of the sources
+they were made from; `lineal/native.py` chooses among them. What is already there and still good is kept.
+
+    python hatch_build.py        compile what changed, in place
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
+import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,39 +24,60 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FLAGS = ["-O3", "-fno-strict-aliasing", "-w", "-g0"]
+UNIX = not sys.platform.startswith("win")
+INTEL = platform.machine().lower() in ("x86_64", "amd64")
 
 
 class CompileCores(BuildHookInterface):
-    """Hatchling's hook; the cores and their instruction sets stand in pyproject.toml."""
+    """Hatchling's hook; flags of some cores stand in pyproject.toml."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and make the wheel one of this platform; or say why not, and leave it pure Python."""
-        if self.target_name != "wheel":
-            return
-        built = Path(self.root) / "lineal" / "_built"
-        built.mkdir(exist_ok=True)
-        for old in built.iterdir():
-            old.unlink()
-        try:
-            sources = compile_cores(Path(self.root), built, self.config["cores"])
-        except Exception as error:
-            print(f"lineal: compiled nothing, its Python forms will serve ({error})", file=sys.stderr)
-            return
-        (built / "sources.json").write_text(json.dumps(sources, indent=1) + "\n")
-        build_data["artifacts"].append("/lineal/_built/*")
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        if self.target_name == "wheel" and build(Path(self.root)):
+            build_data["artifacts"].append("/lineal/_built/*")
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
 
 
-def compile_cores(root: Path, built: Path, cores: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Compile each core in each of its forms into `built`; the sources' hashes by core."""
+def build(root: Path) -> bool:
+    """Bring lineal/_built up to date; whether anything is there."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    special = settings["tool"]["lineal"]["cores"]
+    built = root / "lineal" / "_built"
+    built.mkdir(exist_ok=True)
+    note = built / "sources.json"
+    before = json.loads(note.read_text()) if note.is_file() else {}
+    after = {}
+    for source in sorted((root / "lineal").rglob("*.py")):
+        text = source.read_bytes()
+        if b"\nimport cython\n" in text:
+            core = ".".join(source.relative_to(root).with_suffix("").parts)
+            how = special.get(core, {})
+            kind = json.dumps([how, FLAGS, platform.machine(), sysconfig.get_config_var("EXT_SUFFIX")])
+            after[core] = {"source": hashlib.sha256(text).hexdigest(), "how": kind}
+    stale = {core: special.get(core, {}) for core in after if before.get(core) != after[core]}
+    for old in {*before} - {*after} | {*stale}:
+        for path in built.glob(f"{old.rsplit('.', 1)[1]}[._]*"):
+            path.unlink()
+    try:
+        if stale:
+            compile_cores(root, built, stale)
+    except Exception as error:
+        print(f"lineal: no core was compiled, Python forms will serve: {error}", file=sys.stderr)
+        after = {core: entry for core, entry in after.items() if core not in stale}
+    note.write_text(json.dumps(after, indent=1) + "\n")
+    return bool(after)
+
+
+def compile_cores(root: Path, built: Path, cores: dict[str, dict[str, Any]]) -> None:
+    """Compile each core in each of its forms into `built`."""
     from Cython.Build import cythonize
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
 
     with tempfile.TemporaryDirectory() as temporary:
         wanted = [form for core, how in cores.items() for form in forms(root, Path(temporary), core, how)]
-        extensions = cythonize(wanted, language_level=3, quiet=True, build_dir=temporary, nthreads=2)
+        extensions = cythonize(wanted, language_level=3, quiet=True, build_dir=temporary)
         for extension in extensions:
             # A compiler may lack an instruction set; the other forms are still good. (cythonize drops this mark.)
             extension.optional = True
@@ -60,37 +86,29 @@ def compile_cores(root: Path, built: Path, cores: dict[str, dict[str, Any]]) -> 
         command.ensure_finalized()
         command.run()
         made = [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]
-        made = [path for path in made if path.is_file()]
-        if not made:
+        if not any(path.is_file() for path in made):
             raise RuntimeError("no C compiler that works was found")
-        for path in made:
-            (built / path.name).write_bytes(path.read_bytes())
-    return {core: digest(source_of(root, core)) for core in cores}
+        for path in filter(Path.is_file, made):
+            # Renamed into place: a process may be running the one that is replaced.
+            (built / f"{path.name}.tmp").write_bytes(path.read_bytes())
+            os.replace(built / f"{path.name}.tmp", built / path.name)
 
 
 def forms(root: Path, temporary: Path, core: str, how: dict[str, Any]) -> Iterator[Any]:
-    """The extensions of a core: one per instruction set on x86-64, else one."""
+    """The extensions of a core: one, or on x86-64 one for each of its instruction sets."""
     from setuptools import Extension
 
-    intel = platform.machine().lower() in ("x86_64", "amd64")
-    unix = not sys.platform.startswith("win")
-    sets = how.get("x86-64", {}) if intel and unix else {}
+    sets = how.get("x86-64", {}) if INTEL and UNIX else {}
     for suffix, flags in sets.items() or [("", "")]:
         name = core.rsplit(".", 1)[1] + (f"_{suffix}" if suffix else "")
         copy = temporary / name / f"{name}.py"
         copy.parent.mkdir()
-        copy.write_bytes(source_of(root, core).read_bytes())
-        flags = [*FLAGS, *how.get("flags", "").split(), *flags.split()] if unix else ["/O2"]
+        copy.write_bytes(root.joinpath(*core.split(".")).with_suffix(".py").read_bytes())
+        flags = [*FLAGS, *how.get("flags", "").split(), *flags.split()] if UNIX else ["/O2"]
         # The vector forms of exp and tanh are linked through libm.
-        libraries = ["m"] if unix else []
+        libraries = ["m"] if UNIX else []
         yield Extension(f"lineal._built.{name}", [str(copy)], extra_compile_args=flags, libraries=libraries)
 
 
-def source_of(root: Path, core: str) -> Path:
-    """The Python file of a core."""
-    return root.joinpath(*core.split(".")).with_suffix(".py")
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+if __name__ == "__main__":
+    raise SystemExit(not build(Path(__file__).parent))

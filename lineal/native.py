@@ -38,7 +38,10 @@ def why_not(core: str) -> str:
     if not note.is_file():
         return "nothing was compiled at install (no C compiler?)"
     source = Path(__file__).parent.joinpath(*core.split(".")[1:]).with_suffix(".py")
-    if json.loads(note.read_text()).get(core) != hashlib.sha256(source.read_bytes()).hexdigest():
+    noted = json.loads(note.read_text()).get(core)
+    if noted is None:
+        return "it could not be compiled at install"
+    if noted["source"] != hashlib.sha256(source.read_bytes()).hexdigest():
         return f"{source.name} changed since it was compiled: install again"
     return ""
 
