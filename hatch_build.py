@@ -57,7 +57,7 @@ def build(root: Path) -> bool:
             after[core] = {"source": hashlib.sha256(text).hexdigest(), "how": kind}
     stale = {core: special.get(core, {}) for core in after if before.get(core) != after[core]}
     for old in {*before} - {*after} | {*stale}:
-        for path in built.glob(f"{old.rsplit('.', 1)[1]}[._]*"):
+XX
             path.unlink()
     try:
         if stale:
@@ -100,7 +100,7 @@ def forms(root: Path, temporary: Path, core: str, how: dict[str, Any]) -> Iterat
 
     sets = how.get("x86-64", {}) if INTEL and UNIX else {}
     for suffix, flags in sets.items() or [("", "")]:
-        name = core.rsplit(".", 1)[1] + (f"_{suffix}" if suffix else "")
+        name = core.rsplit(".", 1)[1] + (f"__{suffix}" if suffix else "")
         copy = temporary / name / f"{name}.py"
         copy.parent.mkdir()
         copy.write_bytes(root.joinpath(*core.split(".")).with_suffix(".py").read_bytes())

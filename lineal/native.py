@@ -23,7 +23,7 @@ def compiled(core: str, instructions: str = "") -> ModuleType | None:
     """
     if why_not(core):
         return None
-    name = core.rsplit(".", 1)[1] + (f"_{instructions}" if instructions else "")
+    name = core.rsplit(".", 1)[1] + (f"__{instructions}" if instructions else "")
     try:
         return import_module(f"lineal._built.{name}")
     except ImportError:

@@ -21,7 +21,7 @@ built = pytest.mark.skipif(bool(native.why_not(CORE)), reason=f"not compiled: {n
 def test_a_core_is_found_by_its_instruction_set() -> None:
     names = [path.name.split(".")[0] for path in native.BUILT.glob("rows*")]
     for name in names:
-        instructions = name.partition("_")[2]
+        instructions = name.partition("__")[2]
         module = native.compiled(CORE, instructions)
         assert module is not None and module.__name__ == f"lineal._built.{name}"
     assert native.compiled(CORE, "of another processor") is None
