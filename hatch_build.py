@@ -57,7 +57,8 @@ def build(root: Path) -> bool:
             after[core] = {"source": hashlib.sha256(text).hexdigest(), "how": kind}
     stale = {core: special.get(core, {}) for core in after if before.get(core) != after[core]}
     for old in {*before} - {*after} | {*stale}:
-XX
+        name = old.rsplit(".", 1)[1]
+        for path in [*built.glob(f"{name}.*"), *built.glob(f"{name}__*")]:
             path.unlink()
     try:
         if stale:
