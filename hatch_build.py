@@ -4,7 +4,7 @@ A core is an ordinary Python file that Cython also understands: it says `import 
 `lineal/_built`, under the core's name and the instruction set that each was compiled for, beside a note of the sources
 they were made from; `lineal/native.py` chooses among them. What is already there and still good is kept.
 
-    python hatch_build.py        compile what changed, in place
+    python hatch_build.py [lineal.generate.rows ...]        compile what changed, in place
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class CompileCores(BuildHookInterface):
             build_data["infer_tag"] = True
 
 
-def build(root: Path) -> bool:
-    """Bring lineal/_built up to date; whether anything is there."""
+def build(root: Path, only: Sequence[str] = ()) -> bool:
+    """Bring lineal/_built up to date (of `only` these cores, if any are named); whether anything is there."""
     settings = tomllib.loads((root / "pyproject.toml").read_text())
     special = settings["tool"]["lineal"]["cores"]
     built = root / "lineal" / "_built"
@@ -50,8 +50,10 @@ def build(root: Path) -> bool:
     after = {}
     for source in sorted((root / "lineal").rglob("*.py")):
         text = source.read_bytes()
-        if b"\nimport cython\n" in text:
-            core = ".".join(source.relative_to(root).with_suffix("").parts)
+        core = ".".join(source.relative_to(root).with_suffix("").parts)
+        if only and core not in only:
+            after |= {core: before[core]} if core in before else {}
+        elif b"\nimport cython\n" in text:
             how = special.get(core, {})
             kind = json.dumps([how, FLAGS, platform.machine(), sysconfig.get_config_var("EXT_SUFFIX")])
             after[core] = {"source": hashlib.sha256(text).hexdigest(), "how": kind}
@@ -112,4 +114,4 @@ def forms(root: Path, temporary: Path, core: str, how: dict[str, Any]) -> Iterat
 
 
 if __name__ == "__main__":
-    raise SystemExit(not build(Path(__file__).parent))
+    raise SystemExit(not build(Path(__file__).parent, sys.argv[1:]))
