@@ -41,6 +41,11 @@ COMMANDS = {
     "convert": Command(
         "convert MODEL OUT", "pickled or sharded weights to safetensors", "lineal.cli_convert:convert"
     ),
+    "tokenizer": Command(
+        "tokenizer ACTION ...",
+        "train, encode, decode, inspect, compare, convert",
+        "lineal.cli_tokenizer:tokenizer",
+    ),
     "doctor": Command("doctor", "device, dtype probe and versions", "lineal.cli_models:doctor"),
 }
 """Every verb."""

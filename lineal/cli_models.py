@@ -195,11 +195,13 @@ def complete(
     from lineal.environments.text import Example, encode_prompts
     from lineal.generate.engine import generate as sample
 
+    examples = [Example(prompt) for prompt in prompts]
     if model.template is not None:
-        prompts = model.template.render([[{"role": "user", "content": prompt}] for prompt in prompts])
+        texts = model.template.render([[{"role": "user", "content": prompt}] for prompt in prompts])
+        examples = [Example(text, rendered=True) for text in texts]
         model.template.close()
     decode, context = model.tokenizer.decode, model.decoder.config.context
-    ids = encode_prompts([Example(prompt) for prompt in prompts], model.tokenizer, context)
+    ids = encode_prompts(examples, model.tokenizer, context)
     groups = sample(
         model.decoder,
         ids,

@@ -25,13 +25,14 @@ class Example:
     prompt: the text the model reads, a chat template already applied.
     columns: the row's other fields, and the gold answer as `answer` unless the row has its own.
     completion: the gold answer as text, "" when there is none. messages: the prompt's messages, for chat
-    data; reward functions then see messages instead of text, as in TRL.
+    data; reward functions then see messages instead of text, as in TRL. rendered: a chat template wrote the prompt.
     """
 
     prompt: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     completion: str = ""
     messages: tuple[Mapping[str, Any], ...] | None = None
+    rendered: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ Parts = tuple[list[Example], list[Example], list[Example]]
 class Encoder(Protocol):
     """What a tokenizer must do for a task."""
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of a text; with `special`, the written form of a special token becomes that token."""
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -178,7 +179,10 @@ def _rendered(examples: list[Example], template: Template | None) -> tuple[Examp
     if template is None or not examples:
         return tuple(examples)
     turns = [e.messages or ({"role": "user", "content": e.prompt},) for e in examples]
-    return tuple(replace(e, prompt=text) for e, text in zip(examples, template.render(turns), strict=True))
+    return tuple(
+        replace(e, prompt=text, rendered=True)
+        for e, text in zip(examples, template.render(turns), strict=True)
+    )
 
 
 def _example(row: Mapping[str, Any], fields: Fields, place: str, *, chat: bool) -> Example:
@@ -249,11 +253,11 @@ def encode_prompts(
     """Token ids of each prompt. Raises DataError for one that is empty or leaves no `room` in the context."""
     encoded = []
     for example in examples:
-        # A chat template writes the model's first token itself.
+        # A chat template writes special tokens, the model's first one among them; plain text must not.
         ids = (
-            tokenizer.encode_prompt(example.prompt)
-            if example.messages is None
-            else tokenizer.encode(example.prompt)
+            tokenizer.encode(example.prompt, special=True)
+            if example.rendered
+            else tokenizer.encode_prompt(example.prompt)
         )
         start = repr(example.prompt[:40])
         if not ids:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lineal.errors import ModelError
+from lineal.errors import DataError, ModelError
 
 TOKENIZER = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -31,10 +35,11 @@ class Tokenizer(ABC):
     chat_template: str | None = None
 
     @abstractmethod
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text; nothing is added in front or behind.
 
-        special: the written form of a special token becomes that token (as in transformers); False keeps it text.
+        special: the written form of a special token becomes that token. It is for texts that the program wrote, such as
+        a rendered chat template; what a user wrote stays text (in transformers it does not).
         """
 
     @abstractmethod
@@ -45,9 +50,9 @@ class Tokenizer(ABC):
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, readable by the `tokenizers` library."""
 
-    def encode_prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text that starts a sequence: `prefix`, then the text."""
-        return [*self.prefix, *self.encode(text)]
+        return [*self.prefix, *self.encode(text, special=special)]
 
     def stream(self) -> TextStream:
         """A decoder that takes one id at a time."""
@@ -85,12 +90,16 @@ class TextStream:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a model folder: one of ours, else any tokenizer.json through the `tokenizers` library.
+    """The tokenizer of a model folder.
 
-    Raises ModelError when there is none, or when the library is needed and not installed.
+    A tokenizer.json that asks for a part which we lack is opened by the `tokenizers` library, and a line on standard
+    error names the part. Raises ModelError when there is no tokenizer, when it is damaged, or when the library is
+    needed and not installed.
     """
     from lineal.tokenizers.bytes import ByteTokenizer
     from lineal.tokenizers.characters import CharTokenizer
+    from lineal.tokenizers.files.huggingface import read_huggingface
+    from lineal.tokenizers.files.reading import MissingPart
     from lineal.tokenizers.hf import HFTokenizer
 
     folder = Path(folder)
@@ -105,7 +114,15 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         return CharTokenizer.load(folder)
     if kind == "byte":
         return ByteTokenizer.load(folder)
-    return HFTokenizer.load(folder)
+    try:
+        return read_huggingface(folder)
+    except MissingPart as missing:
+        try:
+            found = HFTokenizer.load(folder)
+        except ModelError as error:
+            raise ModelError(f"{missing} {error}") from error
+        print(f"lineal: {missing} The tokenizers library opens it instead, more slowly.", file=sys.stderr)
+        return found
 
 
 def read_settings(path: Path, required: bool = False) -> dict[str, Any]:
@@ -114,19 +131,32 @@ def read_settings(path: Path, required: bool = False) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({error}): copy or download it again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object: copy or download it again.")
     return found
 
 
-def write_settings(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object."""
+def write_settings(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is there whole or not at all; ModelError when it cannot be written."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
     except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
         raise ModelError(
             f"{path} cannot be written ({error}): free some space or choose another folder."
         ) from error
@@ -136,3 +166,14 @@ def added_token(token: str, index: int) -> dict[str, Any]:
     """A special token as tokenizer.json lists it: matched in text exactly as written."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {"id": index, "content": token, **flags}
+
+
+def utf8(text: str) -> bytes:
+    """A text as UTF-8. DataError names half a surrogate pair, which no file can hold."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which UTF-8 "
+            'cannot write: read it again with errors="replace", or take it out.'
+        ) from None

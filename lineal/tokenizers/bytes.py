@@ -26,7 +26,7 @@ class ByteTokenizer(Tokenizer):
         """Read what `save` wrote: there is nothing to remember."""
         return cls()
 
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The UTF-8 bytes of a text; half a surrogate pair becomes '?'."""
         return encode_with_special(text, SPECIAL, _bytes, self._pattern) if special else _bytes(text)
 

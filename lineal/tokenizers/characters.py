@@ -55,7 +55,7 @@ class CharTokenizer(Tokenizer):
         except (KeyError, TypeError) as error:
             raise ModelError(f"{path} is no character tokenizer ({error!r}): copy it again.") from error
 
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         """One id per character."""
         if special:
             return encode_with_special(text, self._special, self._encode, self._pattern)

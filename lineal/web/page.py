@@ -17,13 +17,13 @@ def escape(value: object) -> str:
     return html.escape(CONTROLS.sub("\ufffd", str(value)), quote=True)
 
 
-def page(title: str, body: str) -> str:
-    """A whole document around `body`, which must be escaped already.
+def page(title: str, body: str, rules: str = "") -> str:
+    """A whole document around `body`, which must be escaped already. rules: more of the style sheet, by the program.
 
     The content-security policy allows this one style sheet, by its hash, and nothing else: should a completion
     ever slip through unescaped, it still cannot run, load or send anything.
     """
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8") + rules
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return (

@@ -183,8 +183,9 @@ def test_nothing_to_train_on_is_an_error() -> None:
 
 
 class Letters:
-    def encode(self, text: str) -> list[int]:
-        return [ord(char) for char in text]
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Code points; with `special`, § stands for the first token."""
+        return [0 if special and char == "§" else ord(char) for char in text]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The same: letters have no first token."""
@@ -199,6 +200,10 @@ def test_prompts_are_encoded_and_must_fit_the_context() -> None:
         encode_prompts(examples, Letters(), context=8, room=6)
     with pytest.raises(DataError, match="has no tokens"):
         encode_prompts([Example("")], Letters())
+
+
+def test_only_what_a_template_wrote_holds_special_tokens() -> None:
+    assert encode_prompts([Example("§a"), Example("§a", rendered=True)], Letters()) == [[167, 97], [0, 97]]
 
 
 def test_samples_repeat_columns_and_show_chat_data_as_messages() -> None:

@@ -21,7 +21,7 @@ class Metaspace(Tokenizer):
 
     vocab_size = 3
 
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         return [int(word) for word in text.split()]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lineal.errors import ModelError
-from lineal.tokenizers import ByteTokenizer, CharTokenizer, HFTokenizer, load_tokenizer
+from lineal.errors import DataError, ModelError
+from lineal.tokenizers import ByteTokenizer, CharTokenizer, HFTokenizer, Pipeline, load_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizer.json needs the [hf] extra")
 
@@ -34,9 +34,7 @@ def make(folder: Path, settings: dict[str, Any] | None = None, **files: Any) -> 
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / name.replace("__", ".")).write_text(text)
-    loaded = load_tokenizer(folder)
-    assert isinstance(loaded, HFTokenizer)
-    return loaded
+    return HFTokenizer.load(folder)
 
 
 def test_special_tokens_come_from_the_settings_as_text_or_object(tmp_path):
@@ -90,7 +88,7 @@ def test_a_template_file_wins_and_is_kept(tmp_path):
     tokenizer = make(tmp_path / "one", settings={"chat_template": "old"}, chat_template__jinja="new")
     assert tokenizer.chat_template == "new"
     tokenizer.save(tmp_path / "two")
-    assert load_tokenizer(tmp_path / "two").chat_template == "new"
+    assert HFTokenizer.load(tmp_path / "two").chat_template == "new"
 
 
 def test_no_template_is_none(tmp_path):
@@ -102,7 +100,7 @@ def test_ours_are_read_by_it_too(tmp_path):
     for tokenizer in (ByteTokenizer(), CharTokenizer.train("héllo <eos>")):
         tokenizer.save(tmp_path)
         other = HFTokenizer.load(tmp_path)
-        assert other.encode("héllo<eos>") == tokenizer.encode("héllo<eos>")
+        assert other.encode("héllo<eos>", special=True) == tokenizer.encode("héllo<eos>", special=True)
         assert (other.vocab_size, other.eos_id, other.pad_id, other.prefix) == (
             tokenizer.vocab_size,
             tokenizer.eos_id,
@@ -124,15 +122,46 @@ def test_a_missing_library_is_named_but_ours_need_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert load_tokenizer(tmp_path / "ours").encode("ab") == [3, 4]
-    with pytest.raises(ModelError, match=r"pip install 'lineal\[hf\]'"):
+    assert load_tokenizer(tmp_path / "theirs").encode("a b") == [4, 5]
+    lacking(tmp_path / "theirs")
+    with pytest.raises(
+        ModelError, match=r"a Nmt normalizer, which lineal does not have.*pip install 'lineal\[hf\]'"
+    ):
         load_tokenizer(tmp_path / "theirs")
+
+
+def lacking(folder: Path) -> None:
+    """Make a folder's tokenizer ask for a part that we lack."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "normalizer": {"type": "Nmt"}}))
+
+
+def test_a_part_that_we_lack_is_left_to_the_library_and_named(tmp_path, capsys):
+    ours = make(tmp_path)
+    assert isinstance(load_tokenizer(tmp_path), Pipeline)
+    assert capsys.readouterr().err == ""
+    lacking(tmp_path)
+    theirs = load_tokenizer(tmp_path)
+    assert isinstance(theirs, HFTokenizer)
+    assert theirs.encode("a b") == ours.encode("a b")
+    said = capsys.readouterr().err
+    assert "normalizer.type asks for a Nmt normalizer" in said
+    assert said.count("\n") == 1
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"U\+D83D at character 1"):
+        make(tmp_path).encode("a\ud83d")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "Magic"}}', "\x00"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ModelError, match=r"tokenizer\.json: the tokenizers library cannot read it"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)
+    with pytest.raises(ModelError, match=r"tokenizer\.json: the tokenizers library cannot read it"):
+        HFTokenizer.load(tmp_path)
 
 
 def test_a_folder_without_a_tokenizer_says_what_to_do(tmp_path):

@@ -1,0 +1,1 @@
+"""Compiled cores of the tokenizers; the Python form of each is beside the class that uses it."""

@@ -1,0 +1,1 @@
+"""Files of other libraries, read into a pipeline and written from one."""
