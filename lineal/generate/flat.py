@@ -33,14 +33,14 @@ TURN_AFTER = 4
 class FlatPass:
     """Hidden states [N, D] of one new token for each of the first N slots of a cache; float32 or float64, CPU.
 
-    Holds copies of weights: it is good until they change.
+    Holds copies of weights: it is good until they change. half: products of several rows are in bfloat16.
     """
 
-    def __init__(self, decoder: Decoder):
+    def __init__(self, decoder: Decoder, half: bool = False):
         self.decoder = decoder
         self._embedding = array(decoder.embedding.weight)
         self._core = rows_core() if decoder.dtype == torch.float32 else None
-        self._layers = [_Layer(block, self._core) for block in decoder.blocks]  # type: ignore[arg-type]
+        self._layers = [_Layer(block, self._core, half) for block in decoder.blocks]  # type: ignore[arg-type]
         self._last = norm_function(decoder.norm, self._core)
         self._work: Work | None = None
         self._steps_of_few = 0
@@ -76,7 +76,7 @@ class FlatPass:
 class _Layer:
     """One block of the decoder."""
 
-    def __init__(self, block: Block, core: ModuleType | None = None):
+    def __init__(self, block: Block, core: ModuleType | None = None, half: bool = False):
         a, mlp, self.post = block.attention, block.mlp, block.post
         self.heads, self.kv_heads, self.head_width = a.heads, a.kv_heads, a.head_width
         self.attention_norm = norm_function(block.attention_norm, core, weighted=self.post)
@@ -84,12 +84,12 @@ class _Layer:
         self.query_norm = None if a.query_norm is None else norm_function(a.query_norm)
         self.key_norm = norm_function(a.key_norm)
         self.gated = isinstance(mlp, SwiGLU)
-        self.qkv = _Matrix(a.qkv, None if self.post else block.attention_norm)
-        self.out = _Matrix(a.out)
+        self.qkv = _Matrix(a.qkv, half, None if self.post else block.attention_norm)
+        self.out = _Matrix(a.out, half)
         self.up = _Matrix(
-            mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, None if self.post else block.mlp_norm
+            mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, half, None if self.post else block.mlp_norm
         )
-        self.down = _Matrix(mlp.down)
+        self.down = _Matrix(mlp.down, half)
 
     def turn(self) -> None:
         """Lay all matrices out for steps of few rows."""
@@ -134,13 +134,14 @@ class _Matrix:
     """x W' + b for rows of NumPy; with a norm's weights taken into W."""
 
     linear: nn.Linear
+    half: bool = False
     before: nn.Module | None = None
 
     def __post_init__(self) -> None:
         weight = self.linear.weight.detach()
         if isinstance(self.before, RMSNorm):
             weight = weight * self.before.weight.detach()
-        self.product = Product(weight, self.linear.bias)
+        self.product = Product(weight, self.linear.bias, self.half)
         self.bias = None if self.linear.bias is None else array(self.linear.bias)
         self.turned: np.ndarray | None = None
 

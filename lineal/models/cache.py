@@ -192,7 +192,9 @@ class KeyValueCache:
         width, last = max(lengths), first + len(sources)
         if self.store.device.type == "cpu" and self.store.dtype == other.store.dtype:
             # The first to touch this memory: one thread maps it in a tenth of the time that several need.
-            _as_numpy(self.store)[:, :, first:last, :, :width] = _as_numpy(other.store)[:, :, sources, :, :width]
+            _as_numpy(self.store)[:, :, first:last, :, :width] = _as_numpy(other.store)[
+                :, :, sources, :, :width
+            ]
         else:
             rows = other.store[:, :, torch.tensor(sources, device=other.store.device), :, :width]
             self.store[:, :, first:last, :, :width] = rows

@@ -31,12 +31,12 @@ from lineal.train.distributed import ALONE, Ranks, joined
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
 from lineal.train.metrics import to_host
-from lineal.train.parts import Parts, Progressed, build, read_algorithm, read_task, room
+from lineal.train.parts import Parts, Progressed, build, read_algorithm, room
 from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Sheet, score_all
 from lineal.train.session import evaluated, finish, log_final, model_card, over, restore, save, scheduled
-from lineal.train.tasks import longest_completion
+from lineal.train.tasks import longest_completion, read_task
 from lineal.train.update import Problem, Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
 
@@ -45,9 +45,7 @@ SHOWN = ("reward", "eval/accuracy", "entropy", "kl", "completions/mean_length")
 
 def plan(config: PolicyGradientConfig) -> list[str]:
     """What a run would do, without doing it: the objective, the batch in prompts x samples, the model, the memory."""
-    task, template = read_task(config)
-    if template is not None:
-        template.close()
+    task = read_task(config.data, config.model)
     limit = longest_completion(task, config.sampling.max_new_tokens)
     algorithm = complete(read_algorithm(config), limit)
     decoder, tokenizer = build_model(config.model, task.alphabet, room(task, limit), config.run.seed)
