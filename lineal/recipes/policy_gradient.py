@@ -113,9 +113,7 @@ def _train(loop: Loop, ranks: Ranks) -> None:
             loop.now.finished = late or step == config.run.steps
             if config.run.eval_every and step % config.run.eval_every == 0 and not loop.now.finished:
                 metrics |= _evaluate(loop, step, whole=False).metrics()
-            run.log(step, metrics)
-            for record in experience.samples:
-                run.sample(step, record)
+            write_step(run, step, metrics, experience)
             if not config.run.quiet:
                 progress.update(step, metrics, _shown(experience))
             loop.done = step
@@ -150,6 +148,13 @@ def train_step(loop: Loop, step: int) -> tuple[dict[str, Any], Experience]:
         },
     )
     return {**experience.metrics, **learnt, "learning_rate": rate, "num_tokens": now.tokens}, experience
+
+
+def write_step(run: Run, step: int, metrics: dict[str, Any], experience: Experience) -> None:
+    """Log a step: its metrics, and some of what was sampled."""
+    run.log(step, metrics)
+    for record in experience.samples:
+        run.sample(step, record)
 
 
 def _experience(loop: Loop, step: int) -> Experience:
