@@ -17,7 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lineal.generate.between import CompiledRows, NumpyRows, Rows, Work, array, norm_function, rows_core
+from lineal.generate.between import (
+    CompiledRows,
+    Kernel,
+    NumpyRows,
+    Rows,
+    Work,
+    array,
+    norm_function,
+    rows_core,
+)
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import RMSNorm, SwiGLU
@@ -39,9 +48,10 @@ class FlatPass:
     def __init__(self, decoder: Decoder, half: bool = False):
         self.decoder = decoder
         self._embedding = array(decoder.embedding.weight)
-        self._core = rows_core() if decoder.dtype == torch.float32 else None
-        self._layers = [_Layer(block, self._core, half) for block in decoder.blocks]  # type: ignore[arg-type]
-        self._last = norm_function(decoder.norm, self._core)
+        core = rows_core() if decoder.dtype == torch.float32 else None
+        self._kernel = None if core is None else Kernel(core)
+        self._layers = [_Layer(block, core, half) for block in decoder.blocks]  # type: ignore[arg-type]
+        self._last = norm_function(decoder.norm, core)
         self._work: Work | None = None
         self._steps_of_few = 0
 
@@ -63,10 +73,10 @@ class FlatPass:
             if self.decoder.position is not None:
                 x_ND = x_ND + array(self.decoder.position.weight)[where]
             view: Rows
-            if self._core is None:
+            if self._kernel is None:
                 view = NumpyRows(self.decoder, self._work, cache, step, where)
             else:
-                view = CompiledRows(self._core, self.decoder, self._work, cache, where)
+                view = CompiledRows(self._kernel, self.decoder, self._work, cache, where)
             added_ND = None
             for index, layer in enumerate(self._layers):
                 added_ND = layer(x_ND, added_ND, index, view)
