@@ -65,10 +65,12 @@ def build(root: Path, only: Sequence[str] = ()) -> bool:
     try:
         if stale:
             compile_cores(root, built, stale)
+            print(f"lineal: compiled {len(stale)} cores", file=sys.stderr)
     except Exception as error:
         print(f"lineal: no core was compiled, Python forms will serve: {error}", file=sys.stderr)
         after = {core: entry for core, entry in after.items() if core not in stale}
-    note.write_text(json.dumps(after, indent=1) + "\n")
+    (built / "sources.json.tmp").write_text(json.dumps(after, indent=1) + "\n")
+    os.replace(built / "sources.json.tmp", note)
     return bool(after)
 
 

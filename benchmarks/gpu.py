@@ -48,7 +48,7 @@ from lineal.models.decoder import Decoder, DecoderConfig, gpt2_config, parameter
 from lineal.models.hf import load_model, save_model
 from lineal.recipes import next_token, pretrain
 from lineal.recipes.config import LanguageConfig, PolicyGradientConfig, to_json, with_options
-from lineal.recipes.policy_gradient import open_loop, train_step
+from lineal.recipes.policy_gradient import open_loop, train_step, write_step
 from lineal.tokenizers import ByteTokenizer
 from lineal.train.guard import Guard
 from lineal.train.metrics import read_lines
@@ -232,9 +232,7 @@ def grpo_step(sizes: Sizes, device: str, folder: Path) -> harness.Figure:
         def ours() -> None:
             step = len(tokens) + 1
             metrics, experience = train_step(loop, step)
-            run.log(step, metrics)
-            for record in experience.samples:
-                run.sample(step, record)
+            write_step(run, step, metrics, experience)
             tokens.append(metrics["tokens"])
 
         turns = {"ours": waiting(ours, device), "peer": waiting(peer.step, device)}

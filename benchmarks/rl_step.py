@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ import harness
 
 PROMPTS, SAMPLES, LONGEST, RATE = 8, 8, 64, 1e-5
 ALPHABET = "0123456789+-=*/"
-BARS = (("float32", 2.5), ("best", 4.0))
 
 
 def questions() -> list[str]:
@@ -64,7 +64,7 @@ def ours(folder: Path, dtype: str) -> None:
     from lineal.environments.rewards import Reward
     from lineal.environments.scoring import Scorer
     from lineal.recipes.config import PolicyGradientConfig, to_json, with_options
-    from lineal.recipes.policy_gradient import open_loop, train_step
+    from lineal.recipes.policy_gradient import open_loop, train_step, write_step
     from lineal.train.run import Run
 
     data = folder / "prompts.jsonl"
@@ -80,9 +80,7 @@ def ours(folder: Path, dtype: str) -> None:
         loop.parts.source = replace(loop.parts.source, scorer=scorer)
         for step, _ in enumerate(sys.stdin, 1):
             metrics, experience = train_step(loop, step)
-            run.log(step, metrics)
-            for record in experience.samples:
-                run.sample(step, record)
+            write_step(run, step, metrics, experience)
             tell({"tokens": metrics["tokens"], "length": metrics["completions/mean_length"]})
 
 
@@ -159,16 +157,20 @@ class Worker:
         self.process.wait()
 
 
-def compare(name: str, bar: float, steps: int) -> harness.Figure:
-    """Median completion tokens per second of both, over interleaved steps."""
+Found = dict[str, list[dict[str, float]]]
+"""(side and dtype) -> each step's seconds, tokens and mean length."""
+
+
+def figures(steps: int) -> Iterator[harness.Figure]:
+    """Both in float32; and each at its best, which is the faster of its two dtypes. All four step in turn."""
+    sides = {
+        f"{side} {kind}": (side, kind) for kind in ("float32", "bfloat16") for side in ("ours", "theirs")
+    }
+    found: Found = {key: [] for key in sides}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_model(folder)
-        # At its best each is the faster of its two dtypes: all of them run, in turn.
-        kinds = ("float32",) if name == "float32" else ("float32", "bfloat16")
-        sides = {f"{side} {kind}": (side, kind) for kind in kinds for side in ("ours", "theirs")}
         workers = {key: Worker(side, folder, kind) for key, (side, kind) in sides.items()}
-        found: dict[str, list[dict[str, float]]] = {key: [] for key in workers}
         try:
             for turn in range(steps + 2):
                 for key, worker in workers.items():
@@ -178,6 +180,12 @@ def compare(name: str, bar: float, steps: int) -> harness.Figure:
         finally:
             for worker in workers.values():
                 worker.close()
+    yield compare("float32", 2.5, {key: steps for key, steps in found.items() if key.endswith("float32")})
+    yield compare("best", 4.0, found)
+
+
+def compare(name: str, bar: float, found: Found) -> harness.Figure:
+    """Median completion tokens per second of both sides, each at the fastest of what is given."""
     speed = {
         key: statistics.median(s["tokens"] / s["seconds"] for s in steps) for key, steps in found.items()
     }
@@ -207,7 +215,7 @@ def main() -> int:
         return 0
     return harness.main(
         "rl_step",
-        lambda arguments: (compare(name, bar, arguments.steps) for name, bar in BARS),
+        lambda arguments: figures(arguments.steps),
         lambda parser: parser.add_argument("--steps", type=int, default=15, help="interleaved steps of each"),
     )
 

@@ -133,7 +133,7 @@ class _Batch:
         vocabulary = model.config.vocab_size
         self.memory = Memory(settings, self.slots, vocabulary, place) if settings.penalises else None
         self.stop = Stop(settings, vocabulary, options.get("eos_id"), options.get("decode"), place)
-        self.read = one_token_pass(model)
+        self.read = one_token_pass(model, settings.half)
         self.rows: list[Request] = []
         self.token_N = torch.zeros(0, dtype=torch.int64, device=place)
         self.next_cap = 0

@@ -17,7 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lineal.generate.between import CompiledRows, NumpyRows, Rows, Work, array, norm_function, rows_core
+from lineal.generate.between import (
+    CompiledRows,
+    Kernel,
+    NumpyRows,
+    Rows,
+    Work,
+    array,
+    norm_function,
+    rows_core,
+)
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
 from lineal.models.layers import RMSNorm, SwiGLU
@@ -33,15 +42,16 @@ TURN_AFTER = 4
 class FlatPass:
     """Hidden states [N, D] of one new token for each of the first N slots of a cache; float32 or float64, CPU.
 
-    Holds copies of weights: it is good until they change.
+    Holds copies of weights: it is good until they change. half: products of several rows are in bfloat16.
     """
 
-    def __init__(self, decoder: Decoder):
+    def __init__(self, decoder: Decoder, half: bool = False):
         self.decoder = decoder
         self._embedding = array(decoder.embedding.weight)
-        self._core = rows_core() if decoder.dtype == torch.float32 else None
-        self._layers = [_Layer(block, self._core) for block in decoder.blocks]  # type: ignore[arg-type]
-        self._last = norm_function(decoder.norm, self._core)
+        core = rows_core() if decoder.dtype == torch.float32 else None
+        self._kernel = None if core is None else Kernel(core)
+        self._layers = [_Layer(block, core, half) for block in decoder.blocks]  # type: ignore[arg-type]
+        self._last = norm_function(decoder.norm, core)
         self._work: Work | None = None
         self._steps_of_few = 0
 
@@ -63,10 +73,10 @@ class FlatPass:
             if self.decoder.position is not None:
                 x_ND = x_ND + array(self.decoder.position.weight)[where]
             view: Rows
-            if self._core is None:
+            if self._kernel is None:
                 view = NumpyRows(self.decoder, self._work, cache, step, where)
             else:
-                view = CompiledRows(self._core, self.decoder, self._work, cache, where)
+                view = CompiledRows(self._kernel, self.decoder, self._work, cache, where)
             added_ND = None
             for index, layer in enumerate(self._layers):
                 added_ND = layer(x_ND, added_ND, index, view)
@@ -76,7 +86,7 @@ class FlatPass:
 class _Layer:
     """One block of the decoder."""
 
-    def __init__(self, block: Block, core: ModuleType | None = None):
+    def __init__(self, block: Block, core: ModuleType | None = None, half: bool = False):
         a, mlp, self.post = block.attention, block.mlp, block.post
         self.heads, self.kv_heads, self.head_width = a.heads, a.kv_heads, a.head_width
         self.attention_norm = norm_function(block.attention_norm, core, weighted=self.post)
@@ -84,12 +94,12 @@ class _Layer:
         self.query_norm = None if a.query_norm is None else norm_function(a.query_norm)
         self.key_norm = norm_function(a.key_norm)
         self.gated = isinstance(mlp, SwiGLU)
-        self.qkv = _Matrix(a.qkv, None if self.post else block.attention_norm)
-        self.out = _Matrix(a.out)
+        self.qkv = _Matrix(a.qkv, half, None if self.post else block.attention_norm)
+        self.out = _Matrix(a.out, half)
         self.up = _Matrix(
-            mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, None if self.post else block.mlp_norm
+            mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, half, None if self.post else block.mlp_norm
         )
-        self.down = _Matrix(mlp.down)
+        self.down = _Matrix(mlp.down, half)
 
     def turn(self) -> None:
         """Lay all matrices out for steps of few rows."""
@@ -134,13 +144,14 @@ class _Matrix:
     """x W' + b for rows of NumPy; with a norm's weights taken into W."""
 
     linear: nn.Linear
+    half: bool = False
     before: nn.Module | None = None
 
     def __post_init__(self) -> None:
         weight = self.linear.weight.detach()
         if isinstance(self.before, RMSNorm):
             weight = weight * self.before.weight.detach()
-        self.product = Product(weight, self.linear.bias)
+        self.product = Product(weight, self.linear.bias, self.half)
         self.bias = None if self.linear.bias is None else array(self.linear.bias)
         self.turned: np.ndarray | None = None
 

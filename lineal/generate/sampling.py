@@ -41,6 +41,9 @@ class Sampling:
     """Token ids that end a completion, beside the end-of-text token; kept too."""
     max_batch: int = 512
     """Most completions decoded at once; the others wait and join as these finish. Bounds the cache's memory."""
+    half: bool = False
+    """Multiply in bfloat16 on a CPU that does so natively, weights, cache and sums staying float32: what a policy
+    trained under autocast is sampled with. Ignored where products of this kind can't be had."""
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing, naming the field, the value and the range."""

@@ -21,8 +21,11 @@ FLAT_PARAMETERS = 1 << 26
 """Decoders above this size spend their time in arithmetic, and a second copy of weights would be felt."""
 
 
-def one_token_pass(decoder: Decoder) -> Pass:
-    """The quickest pass for this decoder where and as it now is: the flat one if it applies, else the decoder's own."""
+def one_token_pass(decoder: Decoder, half: bool = False) -> Pass:
+    """The quickest pass for this decoder where and as it now is: the flat one if it applies, else the decoder's own.
+
+    half: multiply in bfloat16, where the flat one can.
+    """
     small = sum(parameter.numel() for parameter in decoder.parameters()) <= FLAT_PARAMETERS
     plain = (
         decoder.device.type == "cpu"
@@ -30,7 +33,7 @@ def one_token_pass(decoder: Decoder) -> Pass:
         and _is_plain(decoder)
     )
     if small and plain and not torch.is_autocast_enabled("cpu"):
-        return FlatPass(decoder)
+        return FlatPass(decoder, half)
 
     def own_pass(token_N: Tensor, cache: KeyValueCache, step: Step) -> Tensor:
         return decoder.forward_step(token_N[:, None], cache, step)[:, 0]

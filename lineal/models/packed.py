@@ -31,15 +31,20 @@ or two, never pays for it."""
 class Product:
     """x W' + b (+ residual) for a weight and bias as they are now; good until they change.
 
-    A weight with more outputs than inputs is copied transposed at once, a large one packed after some calls.
+    A weight with more outputs than inputs is copied transposed at once, a large one packed after some calls. half: it is
+    packed in bfloat16, which a processor with such products multiplies 1.4 to 1.7 times as fast from 32 rows on; the result
+    is float32 again, rounded as under autocast.
     """
 
-    def __init__(self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None = None):
+    def __init__(
+        self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None = None, half: bool = False
+    ):
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         wide = weight.shape[0] > weight.shape[1] and weight.device.type == "cpu"
         self._turned = self.weight.t().contiguous() if wide else self.weight.t()
         self._packed: Tensor | None = None
         suits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() > PACK_ABOVE
+        self._kind = torch.bfloat16 if half and can_pack(torch.bfloat16) else torch.float32
         self._calls_left = PACK_AFTER if suits and can_pack() else -1
 
     @property
@@ -54,7 +59,7 @@ class Product:
 
     def pack(self) -> None:
         """Make the packed copy, which calls with `FEW` rows or more use from now on."""
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.to(self._kind))
 
     def __call__(
         self, x: Float[Tensor, "B N"], residual: Float[Tensor, "B M"] | None = None
@@ -62,7 +67,12 @@ class Product:
         """One matrix product; the residual is added by the same kernel."""
         if x.shape[0] >= FEW and self._calls_left >= 0:
             if self._packed is not None:
-                return _packed_product(x, self._packed, self.bias, residual)
+                if self._kind == torch.float32:
+                    return _packed_product(x, self._packed, self.bias, residual)
+                product = _packed_product(x.bfloat16(), self._packed, None, None).float()
+                for term in (self.bias, residual):
+                    product = product if term is None else product.add_(term)
+                return product
             self._calls_left -= 1
             if self._calls_left == 0:
                 self.pack()
@@ -79,12 +89,14 @@ def _packed_product(x: Tensor, packed: Tensor, bias: Tensor | None, residual: Te
 
 
 @cache
-def can_pack() -> bool:
+def can_pack(kind: torch.dtype = torch.float32) -> bool:
     """Whether this build of torch has oneDNN's packed product and it computes what it should (asked once)."""
     if not torch.backends.mkldnn.is_available():
         return False
     row = torch.linspace(-1, 1, 48)
     weight, x = torch.outer(row, row.flip(0) + 0.5), torch.stack((row, row.square()))
+    if kind == torch.bfloat16:
+        return _multiplies_halves(weight, x)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         found = torch.stack([_packed_product(x, packed, row, residual) for residual in (None, x)])
@@ -93,3 +105,15 @@ def can_pack() -> bool:
         return False
     expected = F.linear(x, weight, row)
     return torch.allclose(found, torch.stack((expected, expected + x)), rtol=1e-4, atol=1e-5)
+
+
+def _multiplies_halves(weight: Tensor, x: Tensor) -> bool:
+    # Elsewhere bfloat16 is emulated, and slower than float32.
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16())
+        found = _packed_product(x.bfloat16(), packed, None, None)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return torch.allclose(found.float(), F.linear(x, weight), rtol=0.05, atol=0.05)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from lineal.environments.chat import load_chat_template
 from lineal.environments.text import TextTask
 from lineal.errors import DataError, UsageError
 from lineal.generate.sampling import Sampling
@@ -20,7 +19,7 @@ from lineal.optim.schedules import make_schedule
 from lineal.recipes.config import LanguageConfig
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import pack, split_stream
-from lineal.train.build import build_model, model_folder
+from lineal.train.build import build_model
 from lineal.train.collect import Source
 from lineal.train.console import note
 from lineal.train.data import read_documents
@@ -45,7 +44,7 @@ from lineal.train.session import (
     scheduled,
 )
 from lineal.train.sharding import refresh, spread, whole
-from lineal.train.tasks import build_scorer, build_task, longest_completion
+from lineal.train.tasks import build_scorer, longest_completion, read_task
 
 EVAL_TOKENS = 1 << 17
 """Most validation tokens that an evaluation on the way reads; the final one reads all."""
@@ -149,12 +148,7 @@ def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]
             )
         documents = read_documents(config.data.data, on_bad_row=config.data.on_bad_row)
         return None, documents, "".join(sorted(set("".join(documents)))), config.optimiser.block
-    template = None
-    if config.model.chat and config.model.model is not None:
-        template = load_chat_template(model_folder(config.model.model))
-    task = build_task(config.data, template)
-    if template is not None:
-        template.close()
+    task = read_task(config.data, config.model)
     if not any(example.completion for example in task.train):
         raise DataError(
             f"{task.name}: no row has a gold completion, so there is nothing to imitate: name its column with "

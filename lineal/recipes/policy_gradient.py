@@ -31,12 +31,12 @@ from lineal.train.distributed import ALONE, Ranks, joined
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
 from lineal.train.metrics import to_host
-from lineal.train.parts import Parts, Progressed, build, read_algorithm, read_task, room
+from lineal.train.parts import Parts, Progressed, build, read_algorithm, room
 from lineal.train.progress import Progress
 from lineal.train.run import Run
 from lineal.train.score import Sheet, score_all
 from lineal.train.session import evaluated, finish, log_final, model_card, over, restore, save, scheduled
-from lineal.train.tasks import longest_completion
+from lineal.train.tasks import longest_completion, read_task
 from lineal.train.update import Problem, Sums, adam_update, critic_update, natural_update, silent
 from lineal.types import Rollout
 
@@ -45,9 +45,7 @@ SHOWN = ("reward", "eval/accuracy", "entropy", "kl", "completions/mean_length")
 
 def plan(config: PolicyGradientConfig) -> list[str]:
     """What a run would do, without doing it: the objective, the batch in prompts x samples, the model, the memory."""
-    task, template = read_task(config)
-    if template is not None:
-        template.close()
+    task = read_task(config.data, config.model)
     limit = longest_completion(task, config.sampling.max_new_tokens)
     algorithm = complete(read_algorithm(config), limit)
     decoder, tokenizer = build_model(config.model, task.alphabet, room(task, limit), config.run.seed)
@@ -115,9 +113,7 @@ def _train(loop: Loop, ranks: Ranks) -> None:
             loop.now.finished = late or step == config.run.steps
             if config.run.eval_every and step % config.run.eval_every == 0 and not loop.now.finished:
                 metrics |= _evaluate(loop, step, whole=False).metrics()
-            run.log(step, metrics)
-            for record in experience.samples:
-                run.sample(step, record)
+            write_step(run, step, metrics, experience)
             if not config.run.quiet:
                 progress.update(step, metrics, _shown(experience))
             loop.done = step
@@ -152,6 +148,13 @@ def train_step(loop: Loop, step: int) -> tuple[dict[str, Any], Experience]:
         },
     )
     return {**experience.metrics, **learnt, "learning_rate": rate, "num_tokens": now.tokens}, experience
+
+
+def write_step(run: Run, step: int, metrics: dict[str, Any], experience: Experience) -> None:
+    """Log a step: its metrics, and some of what was sampled."""
+    run.log(step, metrics)
+    for record in experience.samples:
+        run.sample(step, record)
 
 
 def _experience(loop: Loop, step: int) -> Experience:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lineal.environments.chat import load_chat_template
 from lineal.environments.scoring import Scorer
 from lineal.environments.text import TextTask
 from lineal.errors import UsageError
@@ -20,7 +19,7 @@ from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, complet
 from lineal.objectives.policy import named
 from lineal.optim.groups import adamw
 from lineal.tokenizers import Tokenizer
-from lineal.train.build import build_model, model_folder
+from lineal.train.build import build_model
 from lineal.train.collect import Source
 from lineal.train.console import note
 from lineal.train.device import Device
@@ -30,7 +29,7 @@ from lineal.train.run import Run
 from lineal.train.score import Scoring
 from lineal.train.session import autocast_dtype, place
 from lineal.train.sharding import refresh, spread
-from lineal.train.tasks import build_scorer, build_task, longest_completion
+from lineal.train.tasks import build_scorer, longest_completion, read_task
 from lineal.train.update import frozen_copy
 
 if TYPE_CHECKING:
@@ -113,16 +112,6 @@ class Progressed:
         return Progressed(**{**saved, "state": AlgorithmState.from_json(saved["state"])})
 
 
-def read_task(config: PolicyGradientConfig) -> tuple[TextTask, Any]:
-    """The task that the options name, and the chat template it was rendered with (close it), if any."""
-    template = None
-    if config.model.chat:
-        if config.model.model is None:
-            raise UsageError("--chat needs --model: a fresh model has no chat template.")
-        template = load_chat_template(model_folder(config.model.model))
-    return build_task(config.data, template), template
-
-
 def room(task: TextTask, limit: int) -> int:
     """The context that a fresh model needs for the longest prompt and an answer of `limit` tokens."""
     return max(len(example.prompt) for example in (*task.train, *task.held_out)) + limit + 1
@@ -130,9 +119,7 @@ def room(task: TextTask, limit: int) -> int:
 
 def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
     """Everything the loop works with, placed on its device."""
-    task, template = read_task(config)
-    if template is not None:
-        template.close()
+    task = read_task(config.data, config.model)
     for line in task.notes:
         note(line)
     limit = longest_completion(task, config.sampling.max_new_tokens)
@@ -143,11 +130,14 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
     policy = ActorCritic(decoder, wanted.critic.kind if wanted.critic else None, config.algorithm.orthogonal)
     policy.eval()
     reference = frozen_copy(decoder) if wanted.reference or wanted.reference_kl else None
+    # A natural step's line search compares numbers that bfloat16 could not tell apart.
+    autocast = autocast_dtype(device) if isinstance(algorithm.step, Adam) else None
     sampling = Sampling(
         max_new_tokens=limit,
         temperature=config.sampling.temperature,
         max_batch=config.sampling.max_batch,
         stop_ids=tokenizer.stop_ids,
+        half=autocast == torch.bfloat16,
     )
     if not sampling.faithful:
         raise UsageError(
@@ -159,9 +149,7 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
         task.train, Order(len(task.train), config.run.seed), tokenizer, scorer, algorithm.group, sampling,
         config.run.seed, config.data.shuffle_rewards, ranks,
     )  # fmt: skip
-    # A natural step's line search compares numbers that bfloat16 could not tell apart.
-    autocast = autocast_dtype(device) if isinstance(algorithm.step, Adam) else None
-    half = half_copy(decoder, device)
+    half = half_copy(decoder, device, autocast)
     twin = spread(policy, ranks, config.model.shard, second_derivatives=not isinstance(algorithm.step, Adam))
     scoring = Scoring(sampling.temperature, config.algorithm.token_budget, autocast, reference, ranks, twin)
     for line in str(algorithm).splitlines():
@@ -181,13 +169,13 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
     )
 
 
-def half_copy(decoder: Decoder, device: Device) -> Decoder | None:
-    """A frozen bfloat16 copy, where a policy trains in bfloat16 on a GPU; else None.
+def half_copy(decoder: Decoder, device: Device, autocast: torch.dtype | None) -> Decoder | None:
+    """A frozen bfloat16 copy, where a policy trains under autocast on a GPU; else None.
 
-    Decoding reads all weights for every token, so half the bytes are half the time. A CPU draws from small models in
-    float32 at least as fast. The sampler's rounding shows in `sampling/sampling_logp_difference`.
+    Decoding reads all weights for every token, so half the bytes are half the time. A CPU multiplies in bfloat16 with
+    float32 around it (`Sampling.half`). The sampler's rounding shows in `sampling/sampling_logp_difference`.
     """
-    if device.kind != "cuda" or device.dtype != "bfloat16":
+    if device.kind != "cuda" or autocast != torch.bfloat16:
         return None
     return frozen_copy(decoder).to(torch.bfloat16)
 

@@ -5,16 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lineal.environments.arithmetic import arithmetic_task
+from lineal.environments.chat import load_chat_template
 from lineal.environments.rewards import parse_rewards
 from lineal.environments.scoring import Scorer
 from lineal.environments.shaping import SoftOverlong
 from lineal.environments.text import Fields, Template, TextTask, text_task
 from lineal.environments.worker import Limits
 from lineal.errors import UsageError
+from lineal.train.build import model_folder
 from lineal.train.data import read_rows
 
 if TYPE_CHECKING:
-    from lineal.train.options import DataOptions
+    from lineal.train.options import DataOptions, ModelOptions
+
+
+def read_task(data: DataOptions, model: ModelOptions) -> TextTask:
+    """The task that a run's options name, its messages rendered with the model's chat template if --chat says so."""
+    if not model.chat:
+        return build_task(data)
+    if model.model is None:
+        raise UsageError("--chat needs --model: a fresh model has no chat template.")
+    template = load_chat_template(model_folder(model.model))
+    try:
+        return build_task(data, template)
+    finally:
+        template.close()
 
 
 def build_task(options: DataOptions, template: Template | None = None) -> TextTask:

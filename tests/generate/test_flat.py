@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lineal.generate import between
 from lineal.generate.between import rows_core
 from lineal.generate.flat import FEW, TURN_AFTER, FlatPass
 from lineal.models.cache import KeyValueCache
@@ -46,6 +47,17 @@ def test_with_several_threads_torch_reads_the_cache(make, ragged: bool) -> None:
     torch.set_num_threads(2)
     try:
         compare(make("qwen3"), 7, ragged)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_threads_share_a_large_caches_rows(make, monkeypatch) -> None:
+    monkeypatch.setattr(between, "SHARED_ABOVE", 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for rows, ragged in ((1, False), (2, True), (7, True)):
+            compare(make("qwen3", torch.float32), rows, ragged, 1e-4)
     finally:
         torch.set_num_threads(threads)
 

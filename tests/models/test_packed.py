@@ -43,6 +43,21 @@ def test_float64_is_exact_and_never_packed():
     assert not product.is_packed
 
 
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no packed products in bfloat16 here")
+@pytest.mark.parametrize("rows", [2, 40])
+def test_half_products_are_rounded_and_no_more(rows):
+    weight, bias = draw(640, 256), draw(640, seed=1)
+    product = Product(weight, bias, half=True)
+    for call in range(PACK_AFTER + 2):
+        x, residual = draw(rows, 256, seed=call), draw(rows, 640, seed=call + 50)
+        exact = x.double() @ weight.double().T + bias.double() + residual
+        found, scale = product(x, residual), 16.0
+        assert found.dtype == torch.float32
+        gap = (found.double() - exact).abs().max() / scale
+        assert gap < 0.03
+    assert product.is_packed and gap > 1e-5, "the last one was packed, and in bfloat16"
+
+
 @needs_packing
 def test_a_prepared_weight_does_not_follow_the_original():
     weight = draw(640, 256)

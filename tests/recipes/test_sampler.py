@@ -15,6 +15,13 @@ from lineal.train.run import Run
 from lineal.train.update import frozen_copy
 
 
+def write_reward(folder: Path) -> None:
+    """A reward that differs within nearly every group."""
+    (folder / "reward.py").write_text(
+        "def length(completions, **_):\n    return [float(len(c)) for c in completions]\n"
+    )
+
+
 @pytest.fixture
 def loop(tmp_path: Path):
     """A GRPO run of a tiny model with the copy that a GPU would have."""
@@ -22,9 +29,7 @@ def loop(tmp_path: Path):
         PolicyGradientConfig(), layers=1, width=32, heads=2, threads=1, dtype="float32", prompts=4, group_size=4,
         level=1, learning_rate=1e-2, reward=(f"{tmp_path / 'reward.py'}:length",),
     )  # fmt: skip
-    (tmp_path / "reward.py").write_text(
-        "def length(completions, **_):\n    return [float(len(c)) for c in completions]\n"
-    )
+    write_reward(tmp_path)
     with Run.create(tmp_path / "run", {"recipe": "grpo", "options": to_json(config)}) as run:
         made = open_loop(config, run)
         made.parts.half = frozen_copy(made.parts.policy.decoder).to(torch.bfloat16)
@@ -52,10 +57,24 @@ def test_the_copy_follows_the_policy(loop: Loop) -> None:
 
 def test_only_a_gpu_that_trains_in_bfloat16_has_one(loop: Loop) -> None:
     decoder = loop.parts.policy.decoder
-    for kind, dtype in (("cpu", "float32"), ("cpu", "bfloat16"), ("cuda", "float32")):
-        assert half_copy(decoder, Device(kind, dtype, 1, "any")) is None
-    made = half_copy(decoder, Device("cuda", "bfloat16", 1, "any"))
+    for kind, autocast in (("cpu", None), ("cpu", torch.bfloat16), ("cuda", None)):
+        assert half_copy(decoder, Device(kind, "bfloat16", 1, "any"), autocast) is None
+    made = half_copy(decoder, Device("cuda", "bfloat16", 1, "any"), torch.bfloat16)
     assert made is not None and made.dtype == torch.bfloat16
     assert not any(parameter.requires_grad for parameter in made.parameters())
     assert decoder.dtype == torch.float32
     assert made.rotary is not None and torch.equal(made.rotary.cos_SD.float()[0], torch.ones(16))
+
+
+def test_on_a_cpu_autocast_samples_with_products_in_half(tmp_path: Path) -> None:
+    config = with_options(
+        PolicyGradientConfig(), layers=1, width=192, heads=2, threads=1, dtype="bfloat16", prompts=4, group_size=4,
+        level=1, reward=(f"{tmp_path / 'reward.py'}:length",),
+    )  # fmt: skip
+    write_reward(tmp_path)
+    with Run.create(tmp_path / "run", {"recipe": "grpo", "options": to_json(config)}) as run:
+        made = open_loop(config, run)
+        with made.parts.scorer:
+            assert made.parts.sampling.half and made.parts.source.sampling.half
+            metrics, _ = train_step(made, 1)
+    assert 0 < metrics["sampling/sampling_logp_difference/mean"] < 0.05
