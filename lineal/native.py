@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,20 +15,36 @@ SWITCH = "LINEAL_COMPILED"
 """Set to 0 in the environment, it makes every core run as Python."""
 
 
-def compiled(core: str, instructions: str = "") -> ModuleType | None:
+def compiled(core: str) -> ModuleType | None:
     """The module compiled from `core` ("lineal.generate.rows"), or None where it can't be had.
 
-    instructions: which of several, such as "v3" for x86-64-v3; a processor without them would stop at the first.
-    None when there was no compiler at install, when LINEAL_COMPILED=0, or when the source changed since it was
-    compiled: what is read is then what runs. Install again to compile it again.
+    Of several, the one for the best instruction set that this processor has. None when there was no compiler at install,
+    when LINEAL_COMPILED=0, or when the source changed since it was compiled: what is read is then what runs. Install
+    again to compile it again.
     """
     if why_not(core):
         return None
-    name = core.rsplit(".", 1)[1] + (f"__{instructions}" if instructions else "")
+    name = core.rsplit(".", 1)[1]
+    for form in (*(f"{name}__{level}" for level in instruction_sets()), name):
+        try:
+            return import_module(f"lineal._built.{form}")
+        except ImportError:
+            continue
+    return None
+
+
+@cache
+def instruction_sets() -> tuple[str, ...]:
+    """The levels of x86-64 above the first that are compiled for and that this processor has, the best first."""
     try:
-        return import_module(f"lineal._built.{name}")
-    except ImportError:
-        return None
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            # The first processor's flags are in the first page; the whole file is slow on machines with many.
+            flags = set(file.read(8192).split("flags", 1)[-1].split("\n", 1)[0].split())
+    except OSError:
+        return ()
+    third = flags >= {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+    fourth = third and flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    return ("v4", "v3") if fourth else ("v3",) if third else ()
 
 
 def why_not(core: str) -> str:

@@ -18,13 +18,20 @@ built = pytest.mark.skipif(bool(native.why_not(CORE)), reason=f"not compiled: {n
 
 
 @built
-def test_a_core_is_found_by_its_instruction_set() -> None:
-    names = [path.name.split(".")[0] for path in native.BUILT.glob("rows*")]
-    for name in names:
-        instructions = name.partition("__")[2]
-        module = native.compiled(CORE, instructions)
-        assert module is not None and module.__name__ == f"lineal._built.{name}"
-    assert native.compiled(CORE, "of another processor") is None
+def test_of_several_forms_the_best_that_the_processor_has_is_taken(monkeypatch) -> None:
+    names = {path.name.split(".")[0] for path in native.BUILT.glob("rows*")}
+    best = next(
+        level for level in (*native.instruction_sets(), "") if f"rows__{level}" in names or level == ""
+    )
+    module = native.compiled(CORE)
+    assert module is not None and module.__name__.endswith(f"rows__{best}" if best else "rows")
+    monkeypatch.setattr(native, "instruction_sets", lambda: ("v3",))
+    if "rows__v3" in names:
+        assert getattr(native.compiled(CORE), "__name__", "").endswith("rows__v3")
+
+
+def test_instruction_sets_are_those_of_a_level_or_none() -> None:
+    assert native.instruction_sets() in ((), ("v3",), ("v4", "v3"))
 
 
 @built

@@ -6,7 +6,6 @@ over memory per operation. A test holds both to the decoder.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -236,10 +235,7 @@ def _no_norm(x: np.ndarray, added: np.ndarray | None, out: np.ndarray) -> np.nda
 
 def rows_core() -> ModuleType | None:
     """`lineal.generate.rows`, compiled for this processor, or None where there is no such thing."""
-    intel = platform.machine().lower() in ("x86_64", "amd64")
-    sets = {"AVX512": ("v4", "v3"), "AVX2": ("v3",)}.get(torch.backends.cpu.get_cpu_capability(), ())
-    found = (compiled("lineal.generate.rows", name) for name in (sets if intel else ("",)))
-    return next((core for core in found if core is not None), None)
+    return compiled("lineal.generate.rows")
 
 
 def array(tensor: Tensor) -> np.ndarray:

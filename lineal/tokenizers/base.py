@@ -85,7 +85,10 @@ class TextStream:
 
     def _show(self, text: str) -> str:
         before = self._tokenizer.decode(self._ids[self._context : self._shown])
-        self._context, self._shown = self._shown, len(self._ids)
+        # Ids that show nothing (special tokens) are no context: the next would be the first of its text.
+        if len(text) > len(before):
+            self._context = self._shown
+        self._shown = len(self._ids)
         return text[len(before) :]
 
 

@@ -20,6 +20,7 @@ from lineal.native import compiled
 from lineal.tokenizers.bpe_learn import BPETraining, Words, cut, first_symbols, learn, spell
 from lineal.tokenizers.counting import PieceCounts
 from lineal.tokenizers.parts import Model
+from lineal.tokenizers.piece_table import outside
 
 TABLES, ENCODER = "lineal.tokenizers.core.bpe_tables", "lineal.tokenizers.core.bpe_encode"
 CACHE = 16
@@ -76,7 +77,7 @@ class BPE(Model):
     def _check(self) -> None:
         """Raise ModelError for what can't be, merges aside."""
         size = len(self.tokens)
-        named = {"unknown": (self.unknown or 0,) if size or self.unknown else (), "silent": self.silent}
+        named = {"unknown": () if self.unknown is None else (self.unknown,), "silent": self.silent}
         for name, ids in (named | {"byte_fallback": self.byte_fallback or ()}).items():
             wrong = [i for i in ids if not 0 <= i < size]
             if wrong:
@@ -235,15 +236,15 @@ class BPE(Model):
             meet(i, i + 1)
         while heap:
             entry = heapq.heappop(heap)
+            _, i, middle, end = entry
+            left, right = parts[i], parts[after[i]] if after[i] < len(parts) else None
+            if left is None or right is None or (left[2], right[2]) != (middle, end):
+                continue  # One of the two has been merged since.
             if drop is not None and drop():
                 dropped.append(entry)
                 continue
             while dropped:
                 heapq.heappush(heap, dropped.pop())
-            _, i, middle, end = entry
-            left, right = parts[i], parts[after[i]] if after[i] < len(parts) else None
-            if left is None or right is None or (left[2], right[2]) != (middle, end):
-                continue  # One of the two has been merged since.
             made = self._make(left[0], right[0])
             parts[i], parts[after[i]] = (made[1] if made else 0, left[1], end), None
             after[i] = after[after[i]]
@@ -262,16 +263,12 @@ class BPE(Model):
         if self.dropout:
             return self.sample(data, spans, random.Random())
         if self._core is None:
-            return [
-                token for i in range(0, len(spans), 2) for token in self._known(data[spans[i] : spans[i + 1]])
-            ]
+            return [token for piece in _pieces(data, spans) for token in self._known(piece)]
         encoder = self._encoder()
         try:
             found = encoder.encode(data, memoryview(spans))
         except IndexError as error:
-            raise DataError(
-                f"A piece lies outside the text of {len(data)} bytes: give the spans of this text."
-            ) from error
+            raise outside(data) from error
         except MemoryError as error:
             longest = max(spans[i + 1] - spans[i] for i in range(0, len(spans), 2))
             raise DataError(
@@ -298,7 +295,13 @@ class BPE(Model):
             encoder, own = self._encoder(), [spans[i] for i in block]
             begins = [0, *accumulate(len(datas[i]) for i in block)][:-1]
             joined = memoryview(array("i", b"".join(own)))
-            found = encoder.encode_many(b"".join(datas[i] for i in block), joined, begins, [*map(len, own)])
+            try:
+                found = encoder.encode_many(
+                    b"".join(datas[i] for i in block), joined, begins, [*map(len, own)]
+                )
+            except IndexError:
+                # One by one the text at fault is found and named.
+                return [self.encode(datas[i], spans[i]) for i in block]
             self._encoders.append(encoder)
             return found
 
@@ -314,14 +317,16 @@ class BPE(Model):
 
         At each step every merge that could be made is passed over with probability `dropout` (this model's where
         None), and the first of the others is made; when none is left, the piece is done. 0 gives `encode`.
+        Raises UsageError for a dropout that is no probability.
         """
         share = self.dropout if dropout is None else dropout
+        if not 0 <= share <= 1:
+            raise UsageError(f"dropout={share} is no probability: give a number from 0 to 1.")
 
         def drop() -> bool:
             return source.random() < share
 
-        pieces = (data[spans[i] : spans[i + 1]] for i in range(0, len(spans), 2))
-        return [token for piece in pieces for token, _, _ in self._segment(piece, drop if share else None)]
+        return [token for piece in _pieces(data, spans) for token, _, _ in self._segment(piece, drop if share else None)]
 
     def _known(self, piece: bytes) -> list[int]:
         """Ids of a piece, remembered."""
@@ -361,6 +366,14 @@ class BPE(Model):
 def _remake(values: dict[str, Any]) -> BPE:
     """A copy, in another process say."""
     return BPE(**values)
+
+
+def _pieces(data: bytes, spans: array[int]) -> Iterator[bytes]:
+    """The pieces of a text; raises DataError for one outside it."""
+    for start, end in zip(spans[::2], spans[1::2]):
+        if not 0 <= start <= end <= len(data):
+            raise outside(data)
+        yield data[start:end]
 
 
 def _blocks(datas: Sequence[bytes]) -> Iterator[range]:

@@ -26,6 +26,8 @@ CHARACTER = re.compile(rb"[\xc0-\xdf].?|[\xe0-\xef].{0,2}|[\xf0-\xff].{0,3}|.", 
 """One character by its first byte; bytes that begin none are each one."""
 STEP = 1000
 """Merges between two calls of `progress`."""
+BEYOND = 1 << 31
+"""More than there can be."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ class BPETraining:
                 raise UsageError(
                     f"{name}={getattr(self, name)!r} is no choice: take one of {', '.join(choices)}."
                 )
+        for name, least in (("min_frequency", 0), ("limit", 1), ("longest", 1), ("merges", 0)):
+            if (getattr(self, name) or least) < least or (least and getattr(self, name) == 0):
+                raise UsageError(f"{name}={getattr(self, name)} can't be: give {least} or more.")
+        spelled = "".join((*self.special, *(() if isinstance(self.alphabet, bytes) else self.alphabet or ())))
+        if not spelled.isascii() and spelled.encode("utf-8", "replace") != spelled.encode("utf-8", "surrogatepass"):
+            raise UsageError("special or alphabet has a lone surrogate, which is no text: remove it.")
         twice = [name for name, count in Counter(self.special).items() if count > 1 or not name]
         if twice:
             raise UsageError(f"The special token {twice[0]!r} is empty or stands twice: name each once.")
@@ -216,7 +224,8 @@ def learn(
     """All tokens, and the merges that made them, in the order in which they were learned."""
     core = compiled(CORE)
     first, ids = symbols.all, symbols.ids
-    limit = most if how.merges is None else min(most, len(first) + how.merges)
+    # No corpus gives as many tokens as the core can number.
+    limit = min(most, BEYOND if how.merges is None else len(first) + how.merges, BEYOND)
     if core is None:
         pieces = [[ids[part] for part in symbols.word(piece, how)] for piece in words]
         return merge_pairs(pieces, words.counts, first, limit, how)
@@ -239,20 +248,29 @@ def learn(
         room,
         len(symbols.special) + len(symbols.fallback),
         how.prefix,
-        how.longest if how.longest is not None else 1 << 60,
+        BEYOND if how.longest is None else min(how.longest, BEYOND),
         how.ties == "text",
     )
     # A merge that makes a token there was already adds none, so that there may be more merges than new tokens.
-    done, cap = 0, len(cells) if how.merges is None else how.merges
-    while done < cap and pairs.run(limit, how.min_frequency, min(STEP, cap - done)):
-        done += STEP
-        if how.progress is not None:
+    done, cap, least = 0, len(cells) if how.merges is None else how.merges, min(how.min_frequency, 1 << 62)
+    more, merges = cap > 0, dict.fromkeys(())
+    while more:
+        steps = min(STEP, cap - (len(merges) or done))
+        more = pairs.run(limit, least, steps)
+        done += steps
+        if how.progress is not None and more:
             how.progress(min(done, wanted), wanted)
+        if done >= cap:
+            # A pair whose parts were made once more is merged again, but is one merge.
+            made = pairs.found()[0]
+            merges = dict.fromkeys(zip(made[0::3], made[1::3]))
+            more = more and len(merges) < cap
     made, text, ends = pairs.found()
+    merges = list(dict.fromkeys(zip(made[0::3], made[1::3])))
     if how.progress is not None:
-        how.progress(len(made) // 3, wanted)
+        how.progress(len(merges), wanted)
     tokens = [text[start:end] for start, end in pairwise((0, *ends))]
-    return tokens, list(dict.fromkeys(zip(made[0::3], made[1::3])))
+    return tokens, merges
 
 
 def merge_pairs(

@@ -12,7 +12,9 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,10 +61,9 @@ class PieceCounts:
         wrong = next((piece for piece, count in counts.items() if count < 0), None)
         if wrong is not None:
             raise UsageError(f"The piece {wrong!r} occurs {counts[wrong]} times: counts are 0 or more.")
-        ends, at = array("q"), 0
-        for piece in counts:
-            at += len(piece)
-            ends.append(at)
+        if sum(counts.values()) >= 1 << 63:
+            raise UsageError("The counts are beyond 64 bits in all: count less text.")
+        ends = array("q", accumulate(map(len, counts)))
         self._add_flat((b"".join(counts), ends, array("q", counts.values())))
 
     def _add_flat(self, flat: Flat) -> None:
@@ -77,6 +78,8 @@ class PieceCounts:
 
     def add(self, data: bytes, spans: array[int], weights: array[int] | None = None) -> None:
         """Count the pieces `spans` (array "i") of `data`, each once or `weights` (array "q") times."""
+        if weights and 2 * len(weights) != len(spans):
+            raise UsageError(f"{len(weights)} weights don't go with {len(spans) // 2} pieces: give one for each.")
         self._table.add(data, spans, weights or array("q"))
         if self.cap is not None and len(self) > self.cap:
             self.prune(self.cap // 2)
@@ -130,12 +133,13 @@ class PieceCounts:
         Raises DataError when the file can't be written; nothing half-written is left under its name.
         """
         path = Path(path)
-        partial = path.with_name(path.name + ".partial")
+        partial = path.parent / (path.name + ".partial")
         try:
             partial.write_bytes(self.to_bytes())
             os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            with suppress(OSError, ValueError):
+                partial.unlink()
             raise DataError(
                 f"{path} can't be written ({error}): free some space or choose another."
             ) from error
@@ -157,7 +161,7 @@ class PieceCounts:
         """Counts that `save` wrote; raises DataError for a file that is not of that form."""
         try:
             content = Path(path).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{path} can't be read ({error}): check the path and its permissions.") from error
         found = cls.from_bytes(content)
         if found is None:

@@ -365,6 +365,7 @@ class Bert(EachAlone):
 
     def align(self, text: str) -> tuple[str, Origins]:
         """The text and its origins; a space behind an ideograph stands where the next character does."""
+        utf8(text)
         made = [self._table[ord(character)] for character in text]
         if TOGETHER in made:
             steps = (replace(self, strip_accents=False, lowercase=False), Unicode("NFD"), _NoAccents())

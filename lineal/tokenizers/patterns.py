@@ -140,7 +140,7 @@ def _cased_word(text: str, kinds: bytes, at: int) -> int:
 def _no_word(text: str, kinds: bytes, at: int, digits: int, whole_end: bool, after: str) -> int:
     """The end of numbers, of marks with what may come `after` them, or of whitespace."""
     if kinds[at] & NUMBER:
-        return min(run(kinds, at, NUMBER), at + digits)
+        return at + run(kinds[at : at + digits], 0, NUMBER)
     first = at + 1 if text[at] == " " else at
     end = until(kinds, first, LETTER | NUMBER | SPACE)
     if end > first:

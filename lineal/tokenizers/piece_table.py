@@ -6,10 +6,17 @@ from array import array
 from collections.abc import Sequence
 from types import ModuleType
 
+from lineal.errors import DataError
+
 Flat = tuple[bytes, "array[int]", "array[int]"]
 """The pieces one after another, where each ends (array "q") and how often it occurs (array "q")."""
 
 NO_WEIGHTS = array("q")
+
+
+def outside(data: bytes) -> DataError:
+    """The error for a piece that is no part of a text."""
+    return DataError(f"A piece lies outside the text of {len(data)} bytes: give the spans of this text.")
 
 
 class DictTable:
@@ -25,6 +32,8 @@ class DictTable:
         """Count pieces of `data`, each once or by its weight; empty ones are none."""
         for i, (start, end) in enumerate(zip(spans[::2], spans[1::2])):
             if end > start:
+                if start < 0 or end > len(data):
+                    raise outside(data)
                 piece = data[start:end]
                 self.counts[piece] = self.counts.get(piece, 0) + (weights[i] if weights else 1)
 
@@ -66,6 +75,8 @@ class FlatTable:
         done, n = 0, len(spans) // 2
         while done < n:
             done = self.core.tally(data, spans, weights, done, self.slots, self.arena, self.ends, self.counts)
+            if done < 0:
+                raise outside(data)
             if done < n:
                 self._grow(spans[2 * done + 1] - spans[2 * done])
 

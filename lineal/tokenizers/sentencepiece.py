@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -147,11 +148,11 @@ def _last(fields: Sequence[Field], number: int, otherwise: int | bytes) -> int |
 
 def _settings(settings: dict[str, int | str]) -> Iterable[Field]:
     for name, value in settings.items():
-        yield (
-            (TRAINER[name], VARINT, value)
-            if isinstance(value, int)
-            else (TRAINER[name], BYTES, value.encode())
-        )
+        if isinstance(value, int):
+            # As it is read again: a negative number is its complement of 64 bits.
+            yield TRAINER[name], VARINT, value & 0xFFFFFFFFFFFFFFFF
+        else:
+            yield TRAINER[name], BYTES, value.encode()
 
 
 def build_model(
@@ -280,7 +281,8 @@ def write_model(model: SentencePieceModel, path: str | Path) -> None:
         beside.write_bytes(model_bytes(model))
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise ModelError(
             f"{path} cannot be written ({error}): free some space or choose another folder."
         ) from error

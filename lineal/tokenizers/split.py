@@ -158,6 +158,12 @@ class Gpt2(ByClass):
         return patterns.gpt2(text, kinds)
 
 
+def check_digits(digits: int) -> None:
+    """Raise UsageError where a number would be cut into pieces of nothing."""
+    if not 0 < digits < LONGEST:
+        raise UsageError(f"digits={digits} can't be: a piece of a number has at least 1.")
+
+
 @dataclass(frozen=True)
 class Cl100k(ByClass):
     """The pattern of GPT-4 (cl100k_base), Llama 3 (the same) and Qwen 2 (`digits=1`): digits by threes, one mark may start a word.
@@ -167,6 +173,9 @@ class Cl100k(ByClass):
 
     digits: int = 3
     whole_end: bool = False
+
+    def __post_init__(self) -> None:
+        check_digits(self.digits)
 
     rule = CL100K
 
@@ -199,6 +208,9 @@ class O200k(ByClass):
 
     digits: int = 3
     contractions: bool = True
+
+    def __post_init__(self) -> None:
+        check_digits(self.digits)
 
     rule = O200K
 
@@ -334,6 +346,8 @@ class SymbolSplit(Splitter):
     def __post_init__(self) -> None:
         if not self.symbol:
             raise UsageError("SymbolSplit got an empty symbol, which is everywhere: give a character.")
+        if not self.symbol.isascii() and any(0xD800 <= ord(each) < 0xE000 for each in self.symbol):
+            raise UsageError(f"The symbol {self.symbol!r} is a lone surrogate, which no text has: give another.")
 
     def spans(self, data: bytes) -> array[int]:
         """The text cut before each symbol."""
@@ -453,5 +467,5 @@ def compile_pattern(pattern: str) -> Any:
         ) from error
     try:
         return regex.compile(pattern)
-    except regex.error as error:
+    except (regex.error, RecursionError) as error:
         raise UsageError(f"The pattern {pattern!r} can't be read ({error}): mend it.") from error

@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from lineal.errors import DataError, UsageError
 from lineal.tokenizers.unigram import Unigram
@@ -196,26 +196,8 @@ def prune(words: Words, pieces: Pieces, size: int) -> Pieces:
     return {piece: score for piece, score in pieces.items() if piece in kept}
 
 
-class Learner(Protocol):
-    """Pieces while they are learned: the obvious form here, the compiled one in `unigram_lattice`."""
-
-    def __len__(self) -> int: ...
-
-    def improve(self) -> float:
-        """One round of expectation and maximisation; the log-likelihood before it."""
-        ...
-
-    def prune(self, size: int) -> None:
-        """Leave the `size` pieces that are worth most."""
-        ...
-
-    def pieces(self) -> Pieces:
-        """The pieces and their log-probabilities."""
-        ...
-
-
 class PlainLearner:
-    """The steps one after another on words as text."""
+    """Pieces while they are learned, in the obvious form; `unigram_lattice.Lattice` is the compiled one."""
 
     def __init__(self, words: Words, alphabet: Sequence[str], training: UnigramTraining):
         self._words, self._pieces = words, seeds(words, alphabet, training)
@@ -239,7 +221,7 @@ class PlainLearner:
 
 
 def learn(
-    learner: Learner, size: int, training: UnigramTraining, report: Callable[[int, int], Any]
+    learner: PlainLearner | Lattice, size: int, training: UnigramTraining, report: Callable[[int, int], Any]
 ) -> Pieces:
     """Rounds and prunings in turn until about `size` pieces are left; then the likeliest, and every character."""
     wanted = int(size * training.slack)

@@ -15,7 +15,11 @@ from lineal.tokenizers import charsmap
 from lineal.tokenizers.charsmap import Charsmap, SentencePieceNormaliser, read_charsmap
 from lineal.tokenizers.sentencepiece import read_model
 
-MODELS = ("tok_sentencepiece/test_model.model", "tok_sentencepiece/test_ja_model.model", "tok_llama2/tokenizer.model")
+MODELS = (
+    "tok_sentencepiece/test_model.model",
+    "tok_sentencepiece/test_ja_model.model",
+    "tok_llama2/tokenizer.model",
+)
 PLAIN = SentencePieceNormaliser(b"")
 
 
@@ -23,7 +27,7 @@ def lines(data: Path) -> list[str]:
     """Some lines in each language."""
     found = []
     for path in sorted((data / "ntrex").iterdir()):
-        text = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         found += text.decode().split("\n")[:60]
     return found
 

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from lineal.errors import UsageError
 from lineal.tokenizers import unigram
-from lineal.tokenizers.sentencepiece import BYTE, CONTROL, UNKNOWN, USER_DEFINED, SentencePieceModel, read_model
+from lineal.tokenizers.sentencepiece import (
+    BYTE,
+    CONTROL,
+    UNKNOWN,
+    USER_DEFINED,
+    SentencePieceModel,
+    read_model,
+)
 from lineal.tokenizers.unigram import Unigram
 
 PIECES = {"<unk>": 0.0, "a": -2.0, "b": -2.5, "ab": -3.0, "ba": -4.0, "aba": -5.5, "▁": -3.0, "▁a": -2.75}
@@ -80,7 +87,9 @@ def test_samples_come_as_often_as_they_are_likely(alpha) -> None:
     every = all_cuts(text)
     weights = {cut: math.exp(alpha * score) for cut, score in every.items()}
     total, draws = sum(weights.values()), 4000
-    seen = Counter(tuple(MODEL.sample(text.encode(), whole(text.encode()), alpha, seed)) for seed in range(draws))
+    seen = Counter(
+        tuple(MODEL.sample(text.encode(), whole(text.encode()), alpha, seed)) for seed in range(draws)
+    )
     assert seen.keys() <= every.keys()
     for cut, weight in weights.items():
         share = weight / total
@@ -106,7 +115,11 @@ def test_unknown_characters() -> None:
     apart = Unigram(MODEL.pieces, unknown=0, fuse_unknown=False)
     assert apart.segment(data) == [(1, 0, 1), (0, 1, 4), (0, 4, 7), (2, 7, 8), (0, 8, 12)]
     assert [token for token, _, _ in Unigram(MODEL.pieces, silent=[0]).segment(data)] == [1, 2]
-    fallback = Unigram([*MODEL.pieces, *((b"<0x%02X>" % byte, 0.0) for byte in range(256))], unknown=0, byte_fallback=range(8, 264))
+    fallback = Unigram(
+        [*MODEL.pieces, *((b"<0x%02X>" % byte, 0.0) for byte in range(256))],
+        unknown=0,
+        byte_fallback=range(8, 264),
+    )
     assert [token - 8 for token, _, _ in fallback.segment("日".encode())] == list("日".encode())
     for model in (MODEL, apart, fallback):
         assert model.encode(data, whole(data)) == [token for token, _, _ in model.segment(data)]
@@ -125,8 +138,10 @@ def test_ids_are_the_library_s_on_real_text(data, name) -> None:
     path = data / "tok_sentencepiece" / name
     theirs, file = sentencepiece.SentencePieceProcessor(model_file=str(path)), read_model(path)
     normaliser, ours = file.text_normaliser, model_of(file)
-    documents = [gzip.open(path).read().decode() for path in (data / "ntrex").glob("*.gz")]
-    documents += [gzip.open(data / "wagahai_ja" / "wagahaiwa_nekodearu.txt.gz").read().decode()[:60000]]
+    documents = [gzip.decompress(path.read_bytes()).decode() for path in (data / "ntrex").glob("*.gz")]
+    documents += [
+        gzip.decompress((data / "wagahai_ja" / "wagahaiwa_nekodearu.txt.gz").read_bytes()).decode()[:60000]
+    ]
     for document in [*documents, *(line for text in documents for line in text.split("\n")[:100])]:
         normal = normaliser.convert(document.encode())
         assert ours.encode(normal, whole(normal)) == theirs.encode(document)

@@ -135,12 +135,14 @@ class Encoder:
         count: cython.longlong[::1] = memoryview(array("q", counts))
         bound: cython.longlong[::1] = filled("q", texts + 1)
         first: cython.Py_ssize_t = 0
+        end: cython.Py_ssize_t = len(data)
         i: cython.Py_ssize_t
-        self.text, self.size = data, len(data)
-        self._make_room(self.size)
+        self.text = data
+        self._make_room(end)
         self.filled = self.wanted = 0
         with cython.nogil:
             for i in range(texts):
+                self.size = base[i + 1] if i + 1 < texts else end
                 self._run(spans, base[i], first, first + count[i] // 2)
                 first += count[i] // 2
                 bound[i + 1] = self.filled
@@ -206,14 +208,14 @@ class Encoder:
         while done < last:
             begin = base + spans[2 * done]
             length = base + spans[2 * done + 1] - begin
-            if at + length > room or length >= self.part.shape[0] or length < 1:
+            if begin < base or begin + length > size or length < 0:
+                self.wanted = -1
+                break
+            if at + length > room or length >= self.part.shape[0] or length == 0:
                 if length == 0:
                     done += 1
                     continue
                 self.wanted = length
-                break
-            if begin < 0 or begin + length > size:
-                self.wanted = -1
                 break
             done += 1
             if length > 15:

@@ -225,9 +225,10 @@ class Tables:
                 return False
         if not self.characters or self.text[start] < 0xC0:
             return stop - start == 1
+        # Of a character that a piece breaks off there are fewer bytes.
         if self.text[start] < 0xE0:
-            return stop - start == 2
-        return stop - start == (3 if self.text[start] < 0xF0 else 4)
+            return stop - start <= 2
+        return stop - start <= (3 if self.text[start] < 0xF0 else 4)
 
     @cython.cfunc
     @cython.nogil

@@ -87,7 +87,9 @@ def tally(
     ends: cython.longlong[::1],
     counts: cython.longlong[::1],
 ) -> cython.Py_ssize_t:
-    """Count the pieces `spans` of `data` from the `done`-th on, each once or `weights` times; how many were done.
+    """Count the pieces `spans` of `data` from the `done`-th on, each once or `weights` times; how many were done, or -1.
+
+    -1 is for a piece that lies outside of `data`.
 
     counts: in its last place how many pieces there are. It stops before a piece for which there is no room in `arena`,
     or in `ends`, which is to be half as long as there are slots (a power of two) at most.
@@ -111,6 +113,9 @@ def tally(
             at = spans[2 * done]
             size = spans[2 * done + 1] - at
             if size > 0:
+                if at < 0 or size > len(data) - at:
+                    done = -1
+                    break
                 key = _key(data, at, size, factor, ones)
                 slot = _slot(key, mask, factor, ones)
                 while slots[2 * slot] != 0 and (

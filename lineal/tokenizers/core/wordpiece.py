@@ -93,7 +93,7 @@ def move(edges: cython.int[::1], to: cython.int[::1]) -> None:
 @cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
-def match(
+def _match(
     edges: cython.int[::1],
     ids: cython.int[::1],
     data: cython.const[cython.uchar][::1],
@@ -196,7 +196,7 @@ def encode(
             start = spans[piece]
             end = spans[piece + 1]
             if end - start > 13:
-                count = match(edges, ids, data, start, end, longest_word, unknown, out, count)
+                count = _match(edges, ids, data, start, end, longest_word, unknown, out, count)
                 continue
             middle = end if end - start < 7 else start + 7
             low = packed(data, start, middle - start)
@@ -217,7 +217,7 @@ def encode(
                     left >>= 21
                 continue
             before = count
-            count = match(edges, ids, data, start, end, longest_word, unknown, out, count)
+            count = _match(edges, ids, data, start, end, longest_word, unknown, out, count)
             if count - before > 6:
                 continue
             memory[slot] = low

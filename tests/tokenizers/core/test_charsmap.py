@@ -41,7 +41,9 @@ def charsmap(rules: dict[str, str]) -> bytes:
     units, used = {0: 0}, {0}
 
     def place(node: int, prefix: bytes) -> None:
-        kids = sorted({key[len(prefix)] for key in values if key.startswith(prefix) and len(key) > len(prefix)})
+        kids = sorted(
+            {key[len(prefix)] for key in values if key.startswith(prefix) and len(key) > len(prefix)}
+        )
         ends = prefix in values
         offset = 1
         while any((node ^ offset ^ label) in used for label in [*kids, *([0] if ends else [])]):
@@ -75,7 +77,9 @@ def cores(request) -> tuple[ModuleType, ModuleType]:
     return found[0], found[1]
 
 
-texts = st.text(st.sampled_from("  \t\r\nabxé…ａ▁ﷺ¨\u200b\u0301\u3000語<s>😀"), max_size=30) | st.text(max_size=20)
+texts = st.text(st.sampled_from("  \t\r\nabxé…ａ▁ﷺ¨\u200b\u0301\u3000語<s>😀"), max_size=30) | st.text(
+    max_size=20
+)
 
 
 @given(text=texts, switches=st.tuples(*[st.booleans()] * 4), blob=st.sampled_from([b"", BLOB]))

@@ -77,5 +77,7 @@ def test_both_forms_build_the_same() -> None:
     found = compiled(TRIE)
     if found is None:
         pytest.skip("nothing was compiled at install")
-    keys = [(text.encode(), at) for at, text in enumerate(["a", "ab", "b", "ba", "▁the", "▁then", "日本", "日"])]
+    keys = [
+        (text.encode(), at) for at, text in enumerate(["a", "ab", "b", "ba", "▁the", "▁then", "日本", "日"])
+    ]
     assert build_trie(keys, found) == build_trie(keys, as_python("double_array"))

@@ -18,7 +18,25 @@ from lineal.tokenizers.double_array import TRIE
 from lineal.tokenizers.unigram import CORE, Unigram
 
 FOLDER = lineal.tokenizers.core.__path__[0]
-WORDS = ("▁", "a", "b", "ab", "ba", "aa", "bb", "▁a", "▁b", "▁ab", "aab", "é", "é日", "日", "▁日", "bab", "日b")
+WORDS = (
+    "▁",
+    "a",
+    "b",
+    "ab",
+    "ba",
+    "aa",
+    "bb",
+    "▁a",
+    "▁b",
+    "▁ab",
+    "aab",
+    "é",
+    "é日",
+    "日",
+    "▁日",
+    "bab",
+    "日b",
+)
 ALPHABET = "aab▁▁é日 x😀"
 
 
@@ -95,7 +113,16 @@ def test_spans_are_cut_apart(cores, values, cut) -> None:
 
 def test_near_ties_fall_as_the_sum_so_far_rounds(cores) -> None:
     """ab|c is better by 1e-5: near the start of a text it wins, far into it both sums round to the same."""
-    pieces = {"<unk>": 0.0, "x": -3.1, "▁": -2.0, "▁ab": -1.3, "c": -2.2, "▁a": -1.3, "bc": -2.20001, "▁x": -3.0}
+    pieces = {
+        "<unk>": 0.0,
+        "x": -3.1,
+        "▁": -2.0,
+        "▁ab": -1.3,
+        "c": -2.2,
+        "▁a": -1.3,
+        "bc": -2.20001,
+        "▁x": -3.0,
+    }
     model = Unigram([(text.encode(), score) for text, score in pieces.items()], unknown=0)
     found = encoder(model, cores, 64)
     seen = set()
@@ -133,7 +160,9 @@ def test_words_longer_than_memory_takes_and_many_of_them(cores) -> None:
     draw = random.Random(7)
     model = made([-draw.random() * 9 for _ in WORDS], {})
     found = encoder(model, cores, 16)
-    words = ["▁" + "".join(draw.choices("abé", k=draw.choice([1, 3, 20, 55, 58, 59, 200]))) for _ in range(60)]
+    words = [
+        "▁" + "".join(draw.choices("abé", k=draw.choice([1, 3, 20, 55, 58, 59, 200]))) for _ in range(60)
+    ]
     for _ in range(3):
         data = "".join(draw.sample(words, 40)).encode()
         assert found.encode(data, spans(data)) == [token for token, _, _ in model.segment(data)]
