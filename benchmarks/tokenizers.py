@@ -132,7 +132,7 @@ def train_gigatoken(path: Path, size: int) -> tuple[float, Any]:
     """gigatoken's; its documents are the whole file, so its merges may differ."""
     import gigatoken
 
-    return cpu(lambda: gigatoken.train_bpe(gigatoken.TextFileSource(str(path)), size, []))
+    return cpu(lambda: gigatoken.train_bpe(str(path), size, []))
 
 
 def our_merges(model: Any) -> list[list[str]]:
@@ -234,10 +234,11 @@ def wordpiece_tokenizers(folder: Path) -> Answer:
 
 def unigram_train_ours(folder: Path) -> Answer:
     """Our Unigram in sentencepiece's way, written as a .model."""
+    from lineal.tokenizers.training import Learning
     from lineal.tokenizers.training import train as train_kind
 
-    text = folder / "novels-20.txt"
-    seconds, made = cpu(lambda: train_kind("sentencepiece", [text], vocab_size=8000))
+    text, learning = folder / "novels-20.txt", Learning(vocab_size=8000)
+    seconds, made = cpu(lambda: train_kind("sentencepiece", [text], learning=learning))
     made.save(folder / "ours-unigram")
     return {"seconds": seconds, "memory": peak(), **likelihood(folder / "ours-unigram", folder)}
 
@@ -258,9 +259,9 @@ def unigram_train_sentencepiece(folder: Path) -> Answer:
 
 def likelihood(path: Path, folder: Path) -> Answer:
     """Log-likelihood of the best segmentation per byte, and bytes per token, of the held-out documents."""
-    from lineal.tokenizers.training import open_tokenizer
+    from lineal.tokenizers.opening import open_tokenizer
 
-    tokenizer = open_tokenizer(path)
+    tokenizer: Any = open_tokenizer(path)
     score = [s if math.isfinite(s) else -30.0 for _, s in tokenizer.model.pieces]
     ids = [tokenizer.encode(text) for text in documents(folder)]
     size = sum(len(text.encode()) for text in documents(folder))
@@ -270,7 +271,7 @@ def likelihood(path: Path, folder: Path) -> Answer:
 
 def unigram_ours(folder: Path) -> Answer:
     """Encoding with sentencepiece's own model, opened by us."""
-    from lineal.tokenizers.training import open_tokenizer
+    from lineal.tokenizers.opening import open_tokenizer
 
     tokenizer = open_tokenizer(folder / "sp.model")
     return passes(tokenizer.encode, tokenizer.decode, folder)
@@ -303,7 +304,7 @@ def worst_ours(folder: Path) -> Answer:
     """Wall-clock seconds at a hundred thousand and a million characters, the worst over our kinds of tokenizers."""
     from lineal.tokenizers.files.huggingface import read_huggingface
     from lineal.tokenizers.files.vocabularies import read_vocab_txt
-    from lineal.tokenizers.training import open_tokenizer
+    from lineal.tokenizers.opening import open_tokenizer
 
     kinds = {
         "bpe": read_huggingface(folder / "bpe.json"),
@@ -372,7 +373,7 @@ def work(task: str, folder: Path, words: list[str]) -> Answer:
     """A worker's task: "train:SIDE", or the name of one of the functions above."""
     name, _, side = task.partition(":")
     if name == "train":
-        return train(side, folder, *words[:1], *map(int, words[1:]))
+        return train(side, folder, words[0], int(words[1])) if words else train(side, folder)
     return globals()[f"{name}_{side}"](folder)
 
 

@@ -326,7 +326,11 @@ class BPE(Model):
         def drop() -> bool:
             return source.random() < share
 
-        return [token for piece in _pieces(data, spans) for token, _, _ in self._segment(piece, drop if share else None)]
+        return [
+            token
+            for piece in _pieces(data, spans)
+            for token, _, _ in self._segment(piece, drop if share else None)
+        ]
 
     def _known(self, piece: bytes) -> list[int]:
         """Ids of a piece, remembered."""

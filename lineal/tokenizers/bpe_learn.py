@@ -70,7 +70,9 @@ class BPETraining:
             if (getattr(self, name) or least) < least or (least and getattr(self, name) == 0):
                 raise UsageError(f"{name}={getattr(self, name)} can't be: give {least} or more.")
         spelled = "".join((*self.special, *(() if isinstance(self.alphabet, bytes) else self.alphabet or ())))
-        if not spelled.isascii() and spelled.encode("utf-8", "replace") != spelled.encode("utf-8", "surrogatepass"):
+        if not spelled.isascii() and spelled.encode("utf-8", "replace") != spelled.encode(
+            "utf-8", "surrogatepass"
+        ):
             raise UsageError("special or alphabet has a lone surrogate, which is no text: remove it.")
         twice = [name for name, count in Counter(self.special).items() if count > 1 or not name]
         if twice:

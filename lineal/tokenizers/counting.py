@@ -79,7 +79,9 @@ class PieceCounts:
     def add(self, data: bytes, spans: array[int], weights: array[int] | None = None) -> None:
         """Count the pieces `spans` (array "i") of `data`, each once or `weights` (array "q") times."""
         if weights and 2 * len(weights) != len(spans):
-            raise UsageError(f"{len(weights)} weights don't go with {len(spans) // 2} pieces: give one for each.")
+            raise UsageError(
+                f"{len(weights)} weights don't go with {len(spans) // 2} pieces: give one for each."
+            )
         self._table.add(data, spans, weights or array("q"))
         if self.cap is not None and len(self) > self.cap:
             self.prune(self.cap // 2)

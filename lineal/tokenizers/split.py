@@ -347,7 +347,9 @@ class SymbolSplit(Splitter):
         if not self.symbol:
             raise UsageError("SymbolSplit got an empty symbol, which is everywhere: give a character.")
         if not self.symbol.isascii() and any(0xD800 <= ord(each) < 0xE000 for each in self.symbol):
-            raise UsageError(f"The symbol {self.symbol!r} is a lone surrogate, which no text has: give another.")
+            raise UsageError(
+                f"The symbol {self.symbol!r} is a lone surrogate, which no text has: give another."
+            )
 
     def spans(self, data: bytes) -> array[int]:
         """The text cut before each symbol."""

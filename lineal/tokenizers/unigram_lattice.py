@@ -123,17 +123,8 @@ class Lattice:
     def improve(self) -> float:
         """One round of expectation and maximisation; the log-likelihood before it."""
         chances, expected = array("d", map(math.exp, self._scores)), array("d", bytes(8 * len(self)))
-        likelihood = self._steps.expect(
-            self._words,
-            self._counts,
-            self._first,
-            self._lengths,
-            self._tokens,
-            chances,
-            expected,
-            self._work,
-            self._back,
-        )
+        where = self._words, self._counts, (self._first, self._lengths, self._tokens)
+        likelihood = self._steps.expect(*where, chances, expected, self._work, self._back)
         kept = [count >= 0.5 or size == 1 for count, size in zip(expected, self._sizes)]
         values = array("d", [max(count, 0.5) for count, keep in zip(expected, kept) if keep])
         values.append(math.fsum(values))
@@ -146,7 +137,7 @@ class Lattice:
     def prune(self, size: int) -> None:
         """Leave the `size` pieces that are worth most."""
         found, out = array("q", bytes(8 * len(self))), array("d", bytes(8 * len(self)))
-        where = self._first, self._lengths, self._tokens, self._scores
+        where = (self._first, self._lengths, self._tokens), self._scores
         self._steps.best(self._words, self._counts, *where, found, self._work, self._back)
         self._steps.losses(self._places, self._sizes, *where, found, float(sum(found)), out)
         worth = sorted((value for value in out if value >= 0), reverse=True)

@@ -137,7 +137,11 @@ def train_wordpiece(
     else:
         from lineal.tokenizers.bpe import train_bpe
 
-        how = {"initial": "characters", "special": special, "prefix": prefix, "progress": progress}
+        def joined(done: int, wanted: int) -> None:
+            if progress:
+                progress(vocab_size - wanted + min(done, wanted), vocab_size)
+
+        how = {"initial": "characters", "special": special, "prefix": prefix, "progress": joined}
         tokens = train_bpe(counts, vocab_size, min_frequency=min_frequency, **how).tokens
     if len(tokens) < vocab_size:
         warnings.warn(

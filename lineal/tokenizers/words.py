@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lineal.errors import DataError, UsageError
+from lineal.tokenizers.base import utf8
 from lineal.tokenizers.matching import Matcher
 from lineal.tokenizers.parts import Model
 
@@ -106,7 +107,7 @@ NOTHING = (
 
 def special_tokens(special: Sequence[str], unknown: str | None, vocab_size: int) -> list[bytes]:
     """Special tokens as bytes, each once. Raises UsageError where they leave no room, or `unknown` is not among them."""
-    names = [name.encode() for name in dict.fromkeys(special)]
+    names = [utf8(name) for name in dict.fromkeys(special)]
     if unknown is not None and unknown not in special:
         raise UsageError(
             f"The unknown token {unknown!r} is not among the special tokens ({', '.join(special) or 'none'}): add it to "

@@ -22,7 +22,19 @@ from lineal.tokenizers.marks import WHITE
 from lineal.tokenizers.normalise import Bert
 from lineal.tokenizers.training import KINDS, Learning, train
 
-NAMES = ("<pad>", "<unk>", "<s>", "</s>", "<eos>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>")
+NAMES = (
+    "<pad>",
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<eos>",
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "<|endoftext|>",
+)
 # Written forms that mean something to one kind or another, and must be plain text to all of them.
 MARKED = ("##", "##a", "</w>", "a</w>", "<0x41>", "<0x0A>", "Ġ", "Ċ", "é", "\u200d")
 LINES = [
@@ -34,9 +46,9 @@ LINES = [
 KNOWN = sorted(set("".join(LINES)))
 STRANGE = "日本👩‍👧ﬁ①İΣς\u0301\u0323\u2028\xa0\x00\x7f\ufffd\ufeff\u3000\U0001f600\U0010ffff각"
 known = st.text(KNOWN, max_size=40)
-strange = st.lists(st.one_of(st.sampled_from([*KNOWN, *STRANGE]), st.sampled_from(NAMES + MARKED)), max_size=25).map(
-    "".join
-)
+strange = st.lists(
+    st.one_of(st.sampled_from([*KNOWN, *STRANGE]), st.sampled_from(NAMES + MARKED)), max_size=25
+).map("".join)
 HARD = "  The café's\r\n\tdon't 日本 <s>[CLS]##a</w><0x41> 👩‍👧\x00\ufffd e\u0301 ﬁ "
 
 
@@ -44,6 +56,9 @@ def as_pipeline(made: Tokenizer, folder: Path) -> Tokenizer:
     """What the folder of a tokenizer says, put together from parts."""
     made.save(folder)
     return read_huggingface(folder)
+
+
+SMALL, PIECES = Learning(vocab_size=400), Learning(vocab_size=480)
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Case:
 
     kind: str
     back: Callable[[str], str] | None
-    learning: Learning = Learning(vocab_size=400)
+    learning: Learning = SMALL
     parts: bool = False
 
 
@@ -69,7 +84,6 @@ def spaced(text: str) -> str:
     return " ".join(word for word in re.split(f"[{WHITE}]+", text) if word)
 
 
-PIECES = Learning(vocab_size=480)
 CASES = {
     "word": Case("word", lambda text: " ".join(re.findall(r"\w+|[^\w\s]+", text))),
     "char": Case("char", same),
@@ -295,7 +309,7 @@ def test_special_tokens_within_a_stream_leave_the_spaces_alone(tokenizer: Tokeni
 
 def test_ids_do_not_depend_on_what_came_before(tokenizer: Tokenizer, saved: Path) -> None:
     # Opening a folder for every example is slow, and few are enough: the memory fills from text to text.
-    @settings(max_examples=8)
+    @settings(max_examples=5)
     @given(st.lists(strange, min_size=1, max_size=6))
     @example([HARD, "the cat", HARD])
     def check(texts: list[str]) -> None:
@@ -321,6 +335,13 @@ def test_a_batch_is_its_texts_one_by_one(pipeline: Pipeline, texts: list[str], s
     expected = [pipeline.encode(text, special=special) for text in texts]
     for threads in (1, 2):
         assert pipeline.encode_batch(texts, threads=threads, special=special) == expected
+
+
+def test_threads_may_begin_with_a_fresh_tokenizer(pipeline: Pipeline, saved: Path) -> None:
+    """Tables that are made when first needed are then made by several threads at once."""
+    texts = [f"{chr(0x20 + 300 * i)}the café {chr(0x1E00 + 7 * i)}語{i}" for i in range(60)]
+    expected = [pipeline.encode(text) for text in texts]
+    assert read_huggingface(saved).encode_batch(texts, threads=4) == expected
 
 
 @given(text=strange, special=st.booleans())
@@ -370,7 +391,12 @@ def test_a_token_is_what_its_offsets_show(name: str, pipeline: Pipeline, text: s
         elif name.startswith(("unigram", "sentencepiece")):
             plain = shown.replace(" ", "▁").encode()
             written = re.fullmatch(rb"<0x(..)>", token)
-            assert plain in (token, token.removeprefix("▁".encode())) or written or "\t" in shown or "\n" in shown
+            assert (
+                plain in (token, token.removeprefix("▁".encode()))
+                or written
+                or "\t" in shown
+                or "\n" in shown
+            )
         else:
             assert shown.encode() == token
 

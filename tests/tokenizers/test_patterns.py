@@ -156,3 +156,24 @@ def test_every_rule_goes_on_to_the_end() -> None:
     for rule in (words, patterns.bert):
         spaceless = "".join(character for character in text if not classes()[ord(character)] & SPACE)
         assert "".join(cut(rule, text)) == spaceless
+
+
+def test_the_rule_itself_takes_steps_in_proportion_to_a_number(monkeypatch) -> None:
+    """Long runs of digits, marks, letters and whitespace, without the scanner."""
+    seen, own = [0], patterns.run
+
+    def counted(classes: bytes, at: int, bits: int) -> int:
+        end = own(classes, at, bits)
+        seen[0] += end - at + 1
+        return end
+
+    monkeypatch.setattr(patterns, "run", counted)
+    for rule in (cl100k(3, False), cl100k(1, True), o200k(3, True), gpt2):
+        for letter in "1a\u0301A. \n":
+            steps = []
+            for size in (300, 1200):
+                same = kinds(letter) * size
+                seen[0] = 0
+                assert [end for _, end in rule(letter * size, same)][-1] == size
+                steps.append(seen[0])
+            assert steps[1] <= 4.5 * steps[0] + 10

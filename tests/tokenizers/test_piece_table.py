@@ -114,7 +114,9 @@ def test_pieces_that_share_a_key_or_a_slot(core) -> None:
     assert len(flat) == len(set(pieces)) and set(flat.flat()[2]) == {3}
 
 
-@pytest.mark.parametrize("spans", [[0, 4], [2, 5], [-1, 2], [-5, -1], [1 << 30, (1 << 30) + 2], [0, 2**31 - 1]])
+@pytest.mark.parametrize(
+    "spans", [[0, 4], [2, 5], [-1, 2], [-5, -1], [1 << 30, (1 << 30) + 2], [0, 2**31 - 1]]
+)
 def test_a_piece_outside_the_text_is_refused(counts, spans: list[int]) -> None:
     found = counts({b"ab": 1})
     with pytest.raises(DataError, match="outside the text of 3 bytes: give the spans of this text"):

@@ -274,3 +274,19 @@ def test_what_cannot_be() -> None:
         Regex("(").spans(b"a")
     assert Regex(O200k().pattern, "removed").known is None
     assert Regex(O200k().pattern, "removed", True).known == O200k()
+
+
+@pytest.mark.parametrize("digits", [0, -1, 1 << 31])
+def test_numbers_in_pieces_of_nothing_are_refused(digits: int) -> None:
+    for kind in (Cl100k, O200k):
+        with pytest.raises(UsageError, match=rf"digits={digits} can't be"):
+            kind(digits)
+
+
+def test_symbols_and_patterns_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="lone surrogate"):
+        SymbolSplit("a\ud800")
+    pytest.importorskip("regex")
+    for pattern in ("a{99999999999999999999}", r"\p{Nothing}", "(?<=", "(" * 4000 + ")" * 4000):
+        with pytest.raises(UsageError, match="can't be read"):
+            Regex(pattern).spans(b"aaa")

@@ -42,9 +42,11 @@ def test_packing_is_undone() -> None:
 def test_classes_are_those_of_hugging_face(bit: str, pattern: str) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     match = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "removed", True)
-    every = "".join(chr(code) for code in range(CODES) if not 0xD800 <= code < 0xE000)
+    # Of the planes for private use, where all are alike, and of those without any characters, some will do.
+    codes = [*range(0xD800), *range(0xE000, 0x33500), *range(0x33500, CODES, 97), *range(0xE0000, 0xE0200)]
+    every = "".join(map(chr, codes))
     found = {character for piece, _ in match.pre_tokenize_str(every) for character in piece}
-    assert found == {chr(code) for code in range(CODES) if classes()[code] & getattr(unicode_table, bit)}
+    assert found == {chr(code) for code in codes if classes()[code] & getattr(unicode_table, bit)}
 
 
 def test_a_space_is_no_part_of_a_word() -> None:

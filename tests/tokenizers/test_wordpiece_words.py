@@ -15,9 +15,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lineal.errors import DataError, LinealError
-from lineal.tokenizers import matching, wordpiece_train
+from lineal.tokenizers import matching, wordpiece, wordpiece_train
 from lineal.tokenizers.counting import PieceCounts
-from lineal.tokenizers.matching import MOST, SLOTS, Matcher, matching_core
+from lineal.tokenizers.matching import MOST, Matcher, matching_core
 from lineal.tokenizers.wordpiece import WordPiece, train_wordpiece
 from lineal.tokenizers.words import WordLevel, train_words
 
@@ -69,7 +69,10 @@ def test_the_longest_match_of_every_length_around_the_memorys_limits(how: str, n
         names = dict.fromkeys(["?", *("##" * inside + text for inside, text in parts)])
         vocabulary = {token: i for i, token in enumerate(names)}
         model = WordPiece([token.encode() for token in vocabulary], unknown=0)
-        words = [word + chance.choice("ab") * max(0, near - len(word.encode()) + chance.randint(-1, 1)) for word in words]
+        words = [
+            word + chance.choice("ab") * max(0, near - len(word.encode()) + chance.randint(-1, 1))
+            for word in words
+        ]
         chance.shuffle(words)
         for _ in range(2):
             expected = [index for word in words for index in greedy(vocabulary, word, 0, 100)]
@@ -89,12 +92,16 @@ def test_no_token_of_a_word_could_be_longer(parts: list[tuple[bool, str]], word:
     assert b"".join(piece[start:end] for _, start, end in found) == piece
     for index, start, end in found:
         assert tokens[index] == b"##" * (start > 0) + piece[start:end]
-        assert not any(b"##" * (start > 0) + piece[start:to] in known for to in range(end + 1, len(piece) + 1))
+        assert not any(
+            b"##" * (start > 0) + piece[start:to] in known for to in range(end + 1, len(piece) + 1)
+        )
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "語", "😀"])
 def test_words_of_about_a_hundred_characters(how: str, letter: str):
-    model = WordPiece([b"?", letter.encode(), b"##" + letter.encode(), b"##" + (letter * 3).encode()], unknown=0)
+    model = WordPiece(
+        [b"?", letter.encode(), b"##" + letter.encode(), b"##" + (letter * 3).encode()], unknown=0
+    )
     vocabulary = {token.decode(): i for i, token in enumerate(model.tokens)}
     words = [letter * length for length in (1, 2, 3, 4, 98, 99, 100, 101, 102)]
     expected = [greedy(vocabulary, word, 0, 100) for word in words]
@@ -123,8 +130,10 @@ def test_words_that_differ_by_nulls_or_in_the_last_byte_are_not_mistaken(how: st
     assert model.encode(*spans(shuffled[::-1])) == expected[::-1]
 
 
-def test_more_words_than_the_memory_has_room_for(how: str):
-    words = [b"%d" % (i * 7919 % 1_000_003) for i in range(SLOTS + 5000)]
+def test_more_words_than_the_memory_has_room_for(how: str, monkeypatch: pytest.MonkeyPatch):
+    for module in (matching, wordpiece):
+        monkeypatch.setattr(module, "SLOTS", 64)
+    words = [b"%d" % (i * 7919 % 1_000_003) for i in range(1000)]
     model = WordPiece([b"?", *(b"%d" % i for i in range(10)), *(b"##%d" % i for i in range(10))], unknown=0)
     expected = [1 + byte - 48 + 10 * (at > 0) for word in words for at, byte in enumerate(word)]
     assert model.encode(*spans(words)) == expected
@@ -162,13 +171,13 @@ SCORES = {
 }
 
 
-def by_brute_force(
-    counts: Mapping[str, int], size: int, score: str, least: int, prefix: str
-) -> list[str]:
+def by_brute_force(counts: Mapping[str, int], size: int, score: str, least: int, prefix: str) -> list[str]:
     """Training on lists of strings: everything is counted again for each token."""
     words = [([word[0], *(prefix + c for c in word[1:])], count) for word, count in counts.items()]
     tokens = ["?", *sorted({c for word in counts for c in word})]
-    tokens += [prefix + c for c in sorted({c for word in counts for c in word[1:]}) if prefix + c not in tokens]
+    tokens += [
+        prefix + c for c in sorted({c for word in counts for c in word[1:]}) if prefix + c not in tokens
+    ]
     while len(tokens) < size:
         symbols = Counter(symbol for word, count in words for symbol in word * count)
         pairs = Counter(pair for word, count in words for pair in list(pairwise(word)) * count)

@@ -2,7 +2,7 @@
 """The steps of training a Unigram model, on a lattice laid out once; their plain forms are in `unigram_train`.
 
 The lattice: text places 0..n, words as start and end among them, and for each place the tokens that begin there, numbers
-first[p] to first[p + 1] of `lengths` and `tokens`. A token whose probability is 0 counts as gone.
+first[p] to first[p + 1] of `lengths` and `tokens`; these three come as one tuple. A token whose probability is 0 counts as gone.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ else:
 def expect(
     words: cython.const[cython.int][::1],
     counts: cython.const[cython.longlong][::1],
-    first: cython.const[cython.int][::1],
-    lengths: cython.const[cython.uchar][::1],
-    tokens: cython.const[cython.int][::1],
+    lattice: tuple,
     chances: cython.const[cython.double][::1],
     expected: cython.double[::1],
     work: cython.double[::1],
@@ -33,6 +31,9 @@ def expect(
     Numbers that become small are made larger by 1e100, and `levels` keeps how often. work, levels: room for two numbers
     for each place of the longest word, and two more.
     """
+    first: cython.const[cython.int][::1] = lattice[0]
+    lengths: cython.const[cython.uchar][::1] = lattice[1]
+    tokens: cython.const[cython.int][::1] = lattice[2]
     small: cython.double = 1e-100
     large: cython.double = 1e100
     total: cython.double = 0.0
@@ -105,9 +106,7 @@ def expect(
 def best(
     words: cython.const[cython.int][::1],
     counts: cython.const[cython.longlong][::1],
-    first: cython.const[cython.int][::1],
-    lengths: cython.const[cython.uchar][::1],
-    tokens: cython.const[cython.int][::1],
+    lattice: tuple,
     scores: cython.const[cython.double][::1],
     found: cython.longlong[::1],
     work: cython.double[::1],
@@ -117,6 +116,9 @@ def best(
 
     scores: log-probabilities. work, back: room for a number for each place of the longest word, and one more; `back` for two.
     """
+    first: cython.const[cython.int][::1] = lattice[0]
+    lengths: cython.const[cython.uchar][::1] = lattice[1]
+    tokens: cython.const[cython.int][::1] = lattice[2]
     half: cython.Py_ssize_t = len(back) // 2
     never: cython.double = -1e300
     total: cython.double = 0.0
@@ -153,9 +155,7 @@ def best(
 def losses(
     places: cython.const[cython.int][::1],
     sizes: cython.const[cython.int][::1],
-    first: cython.const[cython.int][::1],
-    lengths: cython.const[cython.uchar][::1],
-    tokens: cython.const[cython.int][::1],
+    lattice: tuple,
     scores: cython.const[cython.double][::1],
     found: cython.const[cython.longlong][::1],
     everything: cython.double,
@@ -167,6 +167,9 @@ def losses(
     all `everything`. out: the loss; -1 where the token is not used, or another cut of it is better anyway; 1e300 where
     there is no other.
     """
+    first: cython.const[cython.int][::1] = lattice[0]
+    lengths: cython.const[cython.uchar][::1] = lattice[1]
+    tokens: cython.const[cython.int][::1] = lattice[2]
     never: cython.double = -1e300
     work: cython.double[260]
     back: cython.int[260]

@@ -70,7 +70,11 @@ def cores(request) -> tuple[ModuleType, ModuleType]:
 
 
 def followed(
-    cores: tuple[ModuleType, ModuleType], splitter: ByClass, data: bytes, within: list[int], lines: bool = False
+    cores: tuple[ModuleType, ModuleType],
+    splitter: ByClass,
+    data: bytes,
+    within: list[int],
+    lines: bool = False,
 ) -> array[int]:
     """The pieces that this core gives."""
     scan, follow = cores
@@ -123,13 +127,14 @@ def test_little_room_for_pieces_changes_nothing(splitter: ByClass, room: int) ->
             assert found == expected
 
 
-@pytest.mark.parametrize("splitter", SPLITTERS, ids=str)
-@pytest.mark.parametrize("short", [0, 1, 2])
+@pytest.mark.parametrize("splitter", [Cl100k(), BertSplit(), Digits(individual=True)], ids=str)
+@pytest.mark.parametrize("short", [0, 1])
 def test_a_text_that_fills_the_room_to_the_last_piece(splitter: ByClass, short: int) -> None:
-    # The room holds 8192 pieces; around that many, none may be lost or given twice.
-    data = b"a1! \n"[: 5 - short] * (8192 // (5 - short)) + "ß'LL ".encode() * 3
-    assert splitter.spans(data) == splitter.by_character(data)
-    assert splitter.spans(data, True) == splitter.by_character(data, True)
+    # The room holds 8191 pieces; around that many, none may be lost or given twice.
+    data = b"1!" * (4096 - short) + "ß'LL ".encode() * 3
+    found = splitter.spans(data)
+    assert len(found) > 16384 - 4 * short
+    assert found == splitter.by_character(data)
 
 
 @pytest.mark.parametrize("tail", ["日", "\U0001f600", "\u3000 ", "'ſ", "é'S", " \u2028x", "\xa0\n"])

@@ -103,7 +103,7 @@ def test_a_long_word_with_choices_keeps_its_count(cores) -> None:
     lattice = Lattice(words, alphabet, training, cores)
     chances = array("d", map(math.exp, lattice._scores))
     expected = array("d", bytes(8 * len(lattice)))
-    where = lattice._words, lattice._counts, lattice._first, lattice._lengths, lattice._tokens
+    where = lattice._words, lattice._counts, (lattice._first, lattice._lengths, lattice._tokens)
     lattice._steps.expect(*where, chances, expected, lattice._work, lattice._back)
     assert sum(count * size for count, size in zip(expected, lattice._sizes)) == pytest.approx(3000, rel=1e-9)
 
