@@ -183,7 +183,8 @@ class BPE(Model):
         """The rank and result of a merge, None where there is none."""
         if not self.by_rank:
             return self._made.get((left, right))
-        if left in self._hidden or right in self._hidden:
+        # An unknown token may be a gap, or spelled like another.
+        if any(self._index.get(self.tokens[part]) != part for part in (left, right)):
             return None
         result = self._index.get(self.tokens[left] + self.tokens[right])
         return None if result is None else (result, result)

@@ -171,6 +171,16 @@ def test_an_empty_vocabulary() -> None:
 
 
 @pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("unknown", [0, 3, 4])
+def test_by_rank_the_unknown_token_takes_no_part(unknown: int) -> None:
+    # It is a gap, a token that is spelled like an earlier one, or a special one.
+    tokens = [b"", b"b", b"a", b"a", b"c", b"ab", b"cb"]
+    model = BPE(tokens, (), initial="bytes", by_rank=True, unknown=unknown, silent=frozenset([4]))
+    assert ids_of(model, b"xb") == obvious(model, b"xb") == [unknown, 1]
+    assert ids_of(model, b"xab") == [unknown, 5]
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("spans", [[0, 5], [-1, 2], [3, 2], [5, 9], [0, 1 << 30], [1 << 30, 1 << 30 | 3]])
 def test_spans_of_another_text_are_refused(spans: list[int]) -> None:
     model = train_bpe({b"abab": 2, b"cd": 1}, 300)
@@ -299,7 +309,12 @@ def test_steps_of_any_size_learn_the_same(monkeypatch) -> None:
         monkeypatch.setattr(bpe_learn, "STEP", step)
         calls: list[tuple[int, int]] = []
         found = train_bpe(
-            counts, 90, prefix=b"#", alphabet=b"", merges=40, progress=lambda *done: calls.append(done)
+            counts,
+            90,
+            prefix=b"#",
+            alphabet=b"",
+            merges=40,
+            progress=lambda *done, calls=calls: calls.append(done),
         )
         assert found == expected
         assert calls == sorted(calls) and all(wanted == 40 for _, wanted in calls)
@@ -333,12 +348,16 @@ def test_a_long_piece_takes_steps_in_proportion(unit: bytes) -> None:
         patch.setattr(bpe, "CACHE", 2)
         model = BPE(**like.__reduce__()[1][0])
         few, many = (
-            steps_of(encode.Encoder, ["_make", "_sink", "_find"], lambda: ids_of(model, unit * size))
+            steps_of(
+                encode.Encoder, ["_make", "_sink", "_find"], lambda size=size: ids_of(model, unit * size)
+            )
             for size in (200, 800)
         )
         assert 0 < many < 4.5 * few
         few, many = (
-            steps_of(train.Pairs, ["_join", "_add", "_find"], lambda: train_bpe({unit * size: 1}, 262))
+            steps_of(
+                train.Pairs, ["_join", "_add", "_find"], lambda size=size: train_bpe({unit * size: 1}, 262)
+            )
             for size in (200, 800)
         )
         assert 0 < many < 4.5 * few

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_file_parted_at_any_byte(tmp_path) -> None:
     for first in range(1, size + 2):
         for second in (first, first + 1, first + 5, size):
             bounds = [0, first, max(first, second), None]
-            parts = [Part(path, 0, start or 0, stop) for start, stop in zip(bounds, bounds[1:])]
+            parts = [Part(path, 0, start or 0, stop) for start, stop in pairwise(bounds)]
             assert list(merge_counts(count_part(part, None, Gpt2()) for part in parts).items()) == expected
 
 
@@ -173,9 +174,9 @@ def test_counts_cannot_be_written_there(tmp_path, monkeypatch, name: str) -> Non
     (tmp_path / "text").write_text("kept")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(DataError, match="can't be written .*: free some space or choose another"):
+    with pytest.raises(DataError, match=r"can't be written .*: free some space or choose another"):
         PieceCounts({b"a": 1}).save(name)
-    with pytest.raises(DataError, match="can't be read|holds no counts"):
+    with pytest.raises(DataError, match=r"can't be read|holds no counts"):
         PieceCounts.load(name)
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "text").read_text() == "kept"
 

@@ -133,7 +133,7 @@ def test_a_text_that_fills_the_room_to_the_last_piece(splitter: ByClass, short: 
     # The room holds 8191 pieces; around that many, none may be lost or given twice.
     data = b"1!" * (4096 - short) + "ß'LL ".encode() * 3
     found = splitter.spans(data)
-    assert len(found) > 16384 - 4 * short
+    assert len(found) >= 16384 - 4 * short
     assert found == splitter.by_character(data)
 
 
@@ -159,7 +159,7 @@ def test_threads_do_not_share_their_room() -> None:
 
 
 def test_an_error_in_between_leaves_the_next_text_alone(cores) -> None:
-    scan, follow = cores
+    _, follow = cores
     with pytest.raises((TypeError, ValueError, IndexError)):
         follow.follow(b"a b", None, Whitespace.rule, (4, 0, 0), False, array("i"))
     assert followed(cores, Whitespace(), b"a b", []) == array("i", [0, 1, 2, 3])
