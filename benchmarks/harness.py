@@ -24,6 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+# tokenizers.py, beside this file, must not stand in for the library of that name; no other file here is imported.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
+
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -29,9 +29,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
 
-# This file has the name of a library that it measures.
-sys.path[:] = [path for path in sys.path if path != str(Path(__file__).parent)]
-
 VOCABULARY, DOCUMENT = 32_000, 1_500
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}

@@ -389,7 +389,10 @@ def test_a_token_is_what_its_offsets_show(name: str, pipeline: Pipeline, text: s
         elif name.startswith(("byte", "bpe")):
             assert token in shown.encode()
         elif name.startswith(("unigram", "sentencepiece")):
-            plain = shown.replace(" ", "▁").encode()
+            # A space that the normaliser drops belongs to the token before it.
+            plain = (
+                re.sub(" +", "▁", shown).encode() if name == "unigram" else shown.replace(" ", "▁").encode()
+            )
             written = re.fullmatch(rb"<0x(..)>", token)
             assert (
                 plain in (token, token.removeprefix("▁".encode()))
