@@ -54,7 +54,7 @@ def test_a_source_newer_than_its_compiled_form_is_not_passed_over(monkeypatch, t
 
 
 @pytest.mark.serial
-@pytest.mark.parametrize("compiler", ["/bin/false", None])
+@pytest.mark.parametrize("compiler", ["/bin/false", pytest.param(None, marks=pytest.mark.slow)])
 def test_the_package_builds_with_and_without_a_compiler(tmp_path, compiler: str | None) -> None:
     pytest.importorskip("Cython")
     pytest.importorskip("hatchling")
