@@ -11,6 +11,7 @@ from pathlib import Path
 from lineal.errors import ModelError, UsageError
 from lineal.tokenizers.added import WHITE, AddedToken, AddedTokens
 from lineal.tokenizers.base import Tokenizer, utf8
+from lineal.tokenizers.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.decode import DecodeTable, Rule, Spaced
 from lineal.tokenizers.lengths import Padding, Truncation, truncate, truncate_pair
 from lineal.tokenizers.normalise import Chain, Metaspace
@@ -263,7 +264,15 @@ def _encoder(
         data = utf8(text)
         return encode(data, spans(data))
 
+    def ids_of_converted(text: str) -> list[int]:
+        data = convert(utf8(text))
+        return encode(data, spans(data)) if data else []
+
     steps = [part for part in (normaliser, before) if part is not None]
+    if len(steps) == 1 and isinstance(steps[0], SentencePieceNormaliser):
+        # It works on bytes itself: its text would be made only to be taken apart again.
+        convert = steps[0].convert
+        return ids_of_converted
     return ids_of_prepared if steps else ids_of
 
 
