@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lineal.cli import Command
+from lineal.cli import HELP, Command
 from lineal.cli_options import help_lines, parse
 from lineal.cli_runs import positionals
 from lineal.errors import DataError, UsageError
@@ -45,7 +45,7 @@ def tokenizer(words: list[str]) -> int:
     """`lineal tokenizer ACTION ...`."""
     import difflib
 
-    if not words or words[0] in ("--help", "-h", "--help-all", "help"):
+    if not words or words[0] in (*HELP, "help"):
         lines = ["lineal tokenizer ACTION ... (lineal tokenizer ACTION --help explains one)", ""]
         lines += [f"  {action.usage:<40} {action.summary}" for action in ACTIONS.values()]
         print("\n".join([*lines, "", OPENED]))
@@ -63,7 +63,7 @@ def asked(
     """The names before the options, and the options; None after help was printed."""
     names, rest = positionals(words)
     usage = f"lineal tokenizer {ACTIONS[action].usage}"
-    if any(word in rest for word in ("--help", "-h", "--help-all")):
+    if _wants_help(rest):
         print("\n".join([f"{usage}: {ACTIONS[action].summary}", *help_lines(config), *notes]))
         return None
     if not names:
@@ -171,7 +171,7 @@ def _train(options: TrainOptions, files: list[str], parts: Parts, learning: Lear
 
 
 def _wants_help(words: list[str]) -> bool:
-    return any(word in ("--help", "-h", "--help-all") for word in words)
+    return any(word in HELP for word in words)
 
 
 def _kinds() -> list[str]:
