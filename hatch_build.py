@@ -56,6 +56,8 @@ def build(root: Path, only: Sequence[str] = ()) -> bool:
         elif b"\nimport cython\n" in text:
             how = special.get(core, {})
             kind = json.dumps([how, FLAGS, platform.machine(), sysconfig.get_config_var("EXT_SUFFIX")])
+            declared = source.with_suffix(".pxd")
+            text += declared.read_bytes() if declared.is_file() else b""
             after[core] = {"source": hashlib.sha256(text).hexdigest(), "how": kind}
     stale = {core: special.get(core, {}) for core in after if before.get(core) != after[core]}
     for old in {*before} - {*after} | {*stale}:
@@ -106,9 +108,15 @@ def forms(root: Path, temporary: Path, core: str, how: dict[str, Any]) -> Iterat
     sets = how.get("x86-64", {}) if INTEL and UNIX else {}
     for suffix, flags in sets.items() or [("", "")]:
         name = core.rsplit(".", 1)[1] + (f"__{suffix}" if suffix else "")
-        copy = temporary / name / f"{name}.py"
-        copy.parent.mkdir()
-        copy.write_bytes(root.joinpath(*core.split(".")).with_suffix(".py").read_bytes())
+        # In packages of the extension's name, where Cython looks for declarations.
+        copy = temporary / name / "lineal" / "_built" / f"{name}.py"
+        copy.parent.mkdir(parents=True)
+        for package in (copy.parent, copy.parent.parent):
+            (package / "__init__.py").touch()
+        source = root.joinpath(*core.split(".")).with_suffix(".py")
+        copy.write_bytes(source.read_bytes())
+        if source.with_suffix(".pxd").is_file():
+            copy.with_suffix(".pxd").write_bytes(source.with_suffix(".pxd").read_bytes())
         flags = [*FLAGS, *how.get("flags", "").split(), *flags.split()] if UNIX else ["/O2"]
         # The vector forms of exp and tanh are linked through libm.
         libraries = ["m"] if UNIX else []

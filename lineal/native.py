@@ -58,9 +58,23 @@ def why_not(core: str) -> str:
     noted = json.loads(note.read_text()).get(core)
     if noted is None:
         return "it could not be compiled at install"
-    if noted["source"] != hashlib.sha256(source.read_bytes()).hexdigest():
+    if noted["source"] != _source_hash(*map(_stamp, (source, source.with_suffix(".pxd")))):
         return f"{source.name} changed since it was compiled: install again"
     return ""
+
+
+def _stamp(path: Path) -> tuple[Path, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return path, found.st_mtime_ns, found.st_size
+
+
+@cache
+def _source_hash(*files: tuple[Path, int, int] | None) -> str:
+    """Of a core's source and of its C declarations, if any; read again where one was written to."""
+    return hashlib.sha256(b"".join(file[0].read_bytes() for file in files if file)).hexdigest()
 
 
 def summary() -> str:

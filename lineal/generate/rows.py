@@ -15,6 +15,9 @@ else:
     from math import sqrt as sqrtf
     from math import tanh as tanhf
 
+    prefetch = None
+    """`rows.pxd` declares it: only the compiled form can ask for memory ahead of its use."""
+
 
 @cython.boundscheck(False)
 @cython.wraparound(False)
@@ -146,6 +149,8 @@ def attend(
 
     qkv [N, queries + keys + values, D]; store [2, slots, keys, S, D] is the cache of one layer, row i its slot i.
     Only rows first..last-1, so that threads can share the work, each with its own `score_S` of at least span numbers.
+    While keys are read, the values are fetched (16 numbers at a time, a line of a processor's cache), and while these are
+    read, the next head's keys: a large cache is waited for half as long.
     """
     width: cython.Py_ssize_t = qkv_NHD.shape[2]
     keys: cython.Py_ssize_t = store.shape[2]
@@ -156,6 +161,7 @@ def attend(
     t: cython.Py_ssize_t
     j: cython.Py_ssize_t
     span: cython.Py_ssize_t
+    next_keys: cython.p_float
     total: cython.float
     most: cython.float
     scale: cython.float
@@ -175,6 +181,9 @@ def attend(
                 for q in range(k * group, (k + 1) * group):
                     most = -3e38
                     for t in range(0, span - 3, 4):
+                        if cython.compiled:
+                            for j in range(0, 4 * width, 16):
+                                prefetch(cython.address(store[1, i, k, t, 0]) + j)
                         s0 = s1 = s2 = s3 = 0.0
                         for j in range(width):
                             x = qkv_NHD[i, q, j]
@@ -197,6 +206,11 @@ def attend(
                     for t in range(span):
                         score_S[t] = expf((score_S[t] - most) * scale)
                         total += score_S[t]
+                    if cython.compiled:
+                        if k + 1 < keys:
+                            next_keys = cython.address(store[0, i, k + 1, 0, 0])
+                        else:
+                            next_keys = cython.address(store[0, i + 1 if i + 1 < last else i, 0, 0, 0])
                     for j in range(width):
                         out_NHD[i, q, j] = 0.0
                     for t in range(0, span - 3, 4):
@@ -204,6 +218,9 @@ def attend(
                         s1 = score_S[t + 1]
                         s2 = score_S[t + 2]
                         s3 = score_S[t + 3]
+                        if cython.compiled:
+                            for j in range(0, 4 * width, 16):
+                                prefetch(next_keys + t * width + j)
                         for j in range(width):
                             out_NHD[i, q, j] += (
                                 s0 * store[1, i, k, t, j]
