@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, boundscheck=False, wraparound=False, cdivision=True
 """Cutting text by the best sum of scores: Viterbi over a trie, with a memory of words; the plain form is in `unigram`.
 
 Scores are added as SentencePiece adds them, in single precision from the start of a text, so that near ties fall as they do
@@ -11,11 +11,33 @@ from array import array
 
 import cython
 
+from lineal.tokenizers.core.arrays import filled, untouched
+
 if cython.compiled:
+    from cython.cimports.cpython.list import PyList_New, PyList_SET_ITEM
+    from cython.cimports.cpython.ref import Py_INCREF
     from cython.cimports.libc.math import fabs
-    from cython.cimports.libc.string import memcmp, memcpy
+    from cython.cimports.libc.string import memcpy
 else:
     from math import fabs
+
+    prefetch = None  # of `unigram.pxd`: only the compiled form can ask for memory ahead of its use
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def word(
+    text: cython.pointer[cython.const[cython.uchar]], at: cython.Py_ssize_t, size: cython.Py_ssize_t
+) -> cython.ulonglong:
+    """`size` bytes as one number, the first the lowest."""
+    value: cython.ulonglong = 0
+    if cython.compiled:
+        memcpy(cython.address(value), text + at, size)
+    else:
+        value = int.from_bytes(text[at : at + size], "little")
+    return value
 
 
 @cython.cclass
@@ -45,15 +67,20 @@ class Encoder:
     token: cython.int[::1]
     # The two best scores of each place in a word, and edges of a lattice chained by where they end.
     top: cython.double[::1]
-    # Words, in one memory that has four names: `many` slots of 64 bytes, each with what is looked for, where word and ids
-    # are, how far to trust them, their score, and 32 bytes for both; behind the slots is room for longer ones. The ids
-    # stand behind the word, from the next place divisible by four; `used` is the end of what is taken, in fours.
-    slots: cython.longlong[::1]
-    gains: cython.double[::1]
-    words: cython.uchar[::1]
-    ids: cython.int[::1]
-    many: cython.Py_ssize_t
-    used: cython.Py_ssize_t
+    # Words met before. A line of 8 numbers is a word of up to 31 bytes and its length, up to 4 ids, how far to trust them
+    # and their score in single precision (also seen as `gains`), and the number of ids, 256 more if one is strange.
+    # More ids stand in `more`. A word has the choice of two lines.
+    lines: cython.ulonglong[::1]
+    gains: cython.float[::1]
+    more: cython.int[::1]
+    cut: cython.int[::1]
+    shift: cython.int
+    masks: cython.ulonglong[::1]
+    keys: cython.ulonglong[::1]
+    factor: cython.ulonglong
+    second: cython.ulonglong
+    full: cython.ulonglong
+    text: cython.pointer[cython.const[cython.uchar]]
     # What comes out: ids so far, up to which one the running score goes, the score, a bound of its size.
     out: cython.int[::1]
     rewritten: cython.int[::1]
@@ -73,41 +100,41 @@ class Encoder:
         bytes_of: object,
         unknown: int,
         fuse: bool,
-        slots: int = 1 << 16,
+        bits: cython.int = 16,
     ):
-        self.nodes = nodes
-        self.scores, self.sizes, self.cuts, self.bytes_of = scores, sizes, cuts, bytes_of
-        self.unknown, self.fuse = unknown, fuse
-        self.strange = len(scores) - 1
+        self.nodes, self.scores, self.sizes, self.cuts, self.bytes_of = nodes, scores, sizes, cuts, bytes_of
+        self.unknown, self.fuse, self.strange = unknown, fuse, len(scores) - 1
         self.worst, self.longest = max(map(abs, scores)), max(4, max(sizes, default=0))
         self.far = 100000
-        # As much again for the words that a slot has no room for.
-        memory = bytearray(128 * slots + 1024)
-        self.words, self.ids = memory, memoryview(memory).cast("i")
-        self.slots, self.gains = memoryview(memory).cast("q"), memoryview(memory).cast("d")
-        self.many, self.used = slots, 16 * slots
+        if not 0 < bits < 28:
+            raise ValueError(f"{bits} bits: the memory of words takes 1 to 27")
+        memory = untouched("B", 128 << bits)
+        self.lines, self.gains, self.more = memory.cast("Q"), memory.cast("f"), untouched("i", 256 << bits)
+        self.cut, self.shift = filled("i", 32), 64 - bits
+        self.factor, self.second, self.full = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, (1 << 64) - 1
+        masks = b"".join(b"\xff" * size + b"\0" * (32 - size) for size in range(32))
+        self.masks, self.keys = memoryview(array("Q", masks)), filled("Q", 80)
         self.numbers = list(range(len(scores)))
-        self.running = array("f", bytes(8))
-        self.top = array("d", bytes(16 * 66))
+        self.running, self.top = filled("f", 2), filled("d", 64)
         self.make_room(1 << 16, 1 << 16)
 
     def make_room(self, size: int, stretch: int):
         """Memory for a text of so many bytes, of which so many have to be cut at a time."""
-        self.best = memoryview(bytearray(4 * stretch)).cast("f")
-        self.before = memoryview(bytearray(4 * stretch)).cast("i")
-        self.token = memoryview(bytearray(4 * stretch)).cast("i")
-        self.out = memoryview(bytearray(4 * size)).cast("i")
-        self.rewritten = memoryview(bytearray(4 * size)).cast("i")
+        self.best, self.before, self.token = filled("f", stretch), filled("i", stretch), filled("i", stretch)
+        # Four ids are put out at once, though fewer count.
+        self.out, self.rewritten = filled("i", size + 4), filled("i", size)
 
-    def encode(self, data: cython.const[cython.uchar][::1], spans: cython.const[cython.int][::1]) -> list:
+    def encode(self, data: bytes, spans: cython.const[cython.int][::1]) -> list:
         """Ids of the pieces of a text; spans: start, end, start, end, ..., within the text and in order."""
         size: cython.Py_ssize_t = len(data)
-        i: cython.Py_ssize_t
+        cython.declare(i=cython.Py_ssize_t)
         last: cython.Py_ssize_t = 0
         # Kept here, since handing a memoryview on costs more than looking a word up.
-        self.data = data
-        if size >= len(self.out) or (size >= len(self.best) and self.longest_stretch() >= len(self.best)):
-            self.make_room(max(size + 1, len(self.out)), max(1 << 16, self.longest_stretch() + 1))
+        self.data = self.text = data
+        if size >= len(self.rewritten) or (
+            size >= len(self.best) and self.longest_stretch() >= len(self.best)
+        ):
+            self.make_room(max(size + 1, len(self.rewritten)), max(1 << 16, self.longest_stretch() + 1))
         for i in range(len(spans)):
             if spans[i] < last or spans[i] > size:
                 raise ValueError("spans lie outside the text or are out of order")
@@ -117,45 +144,44 @@ class Encoder:
             for i in range(0, len(spans) - 1, 2):
                 self.span(spans[i], spans[i + 1])
         self.data = b""
-        found: list = [0] * self.count
-        for i in range(self.count):
-            found[i] = self.numbers[self.out[i]]
+        found: list = self.given()
         if size > 1 << 22:
             self.make_room(1 << 16, 1 << 16)
         return found
 
     @cython.cfunc
-    @cython.nogil
-    @cython.exceptval(check=False)
-    def word_end(self, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        """Where the stretch that begins at a place ends: before the next space symbol that no piece reaches over."""
-        stop: cython.Py_ssize_t = at + 1
-        while stop < end:
-            if (
-                self.data[stop] == 226
-                and stop + 2 < end
-                and self.data[stop + 1] == 150
-                and self.data[stop + 2] == 129
-                and self.cuts[self.data[stop - 1]]
-            ):
-                break
-            stop += 1
-        return stop
+    def given(self) -> list:
+        """What came out, as Python's integers."""
+        cython.declare(i=cython.Py_ssize_t)
+        if not cython.compiled:
+            return [self.numbers[self.out[i]] for i in range(self.count)]
+        numbers: list = self.numbers
+        ids: list = PyList_New(self.count)
+        for i in range(self.count):
+            number: object = numbers[self.out[i]]
+            Py_INCREF(number)
+            PyList_SET_ITEM(ids, i, number)
+        return ids
 
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
     def longest_stretch(self) -> cython.Py_ssize_t:
-        """The longest stretch of the text."""
+        """The longest stretch of the text between symbols for a space that no piece reaches over."""
         size: cython.Py_ssize_t = len(self.data)
         longest: cython.Py_ssize_t = 0
-        at: cython.Py_ssize_t = 0
-        stop: cython.Py_ssize_t
-        while at < size:
-            stop = self.word_end(at, size)
-            longest = max(longest, stop - at)
-            at = stop
-        return longest
+        begin: cython.Py_ssize_t = 0
+        i: cython.Py_ssize_t
+        for i in range(1, size - 2):
+            if (
+                self.data[i] == 226
+                and self.data[i + 1] == 150
+                and self.data[i + 2] == 129
+                and self.cuts[self.data[i - 1]]
+            ):
+                longest = max(longest, i - begin)
+                begin = i
+        return max(longest, size - begin)
 
     @cython.cfunc
     @cython.nogil
@@ -163,139 +189,148 @@ class Encoder:
     def span(self, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.void:
         """Append the ids of one piece, word by word."""
         first: cython.Py_ssize_t = self.count
-        start: cython.Py_ssize_t = at
-        stop: cython.Py_ssize_t
-        i: cython.Py_ssize_t
-        mask: cython.longlong = 1
-        key: cython.longlong
-        mask = (mask << 32) - 1
+        begin: cython.Py_ssize_t = at
+        words: cython.Py_ssize_t = 0
+        done: cython.Py_ssize_t = 0
+        cython.declare(start=cython.Py_ssize_t, last=cython.Py_ssize_t, i=cython.Py_ssize_t)
+        data: cython.const[cython.uchar][::1] = self.data
+        cuts: cython.const[cython.uchar][::1] = self.cuts
+        stops: cython.int[::1] = self.rewritten
         self.summed = self.count
         self.running[0] = 0
         self.rough = 0
         self.strangers = 0
-        while at < end:
-            stop = self.word_end(at, end)
-            key = 16777619
-            for i in range(at, min(stop, at + 65)):
-                key = ((key ^ self.data[i]) * 16777619) & mask
-            if stop - at > 64 or not self.known(at, stop, key):
-                self.exactly(at, stop)
-            at = stop
+        # Where words end is found first, and without branches, which nobody could foretell.
+        for i in range(at + 1, end - 2):
+            stops[words] = cython.cast(cython.int, i)
+            words += (data[i] == 226) & (data[i + 1] == 150) & (data[i + 2] == 129) & (cuts[data[i - 1]] != 0)
+        if at < end:
+            stops[words] = cython.cast(cython.int, end)
+            words += 1
+        while done < words:
+            # Sixteen words' lines are asked for, then read: memory takes its time.
+            start = begin
+            last = min(done + 16, words)
+            for i in range(done, last):
+                self.ask(start, stops[i], 5 * (i - done))
+                start = stops[i]
+            for i in range(done, last):
+                if stops[i] - begin > 31 or not self.known(begin, stops[i], 5 * (i - done)):
+                    self.exactly(begin, stops[i])
+                begin = stops[i]
+            done = last
         if self.strangers > 0:
-            self.rewrite(start, first)
+            self.rewrite(at, first)
 
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def known(
-        self,
-        at: cython.Py_ssize_t,
-        stop: cython.Py_ssize_t,
-        key: cython.longlong,
-    ) -> cython.bint:
+    def ask(self, at: cython.Py_ssize_t, stop: cython.Py_ssize_t, key: cython.Py_ssize_t) -> cython.void:
+        """Put a word as four numbers, and the first line where it may be, into `keys`."""
+        size: cython.Py_ssize_t = min(stop - at, 31)
+        text: cython.pointer[cython.const[cython.uchar]] = self.text
+        full: cython.ulonglong = self.full
+        cython.declare(a=cython.ulonglong, b=cython.ulonglong, c=cython.ulonglong, d=cython.ulonglong)
+        if at + 32 <= len(self.data):
+            a, b = word(text, at, 8), word(text, at + 8, 8)
+            c, d = word(text, at + 16, 8), word(text, at + 24, 8)
+        else:
+            a = word(text, at, min(size, 8))
+            b = word(text, at + 8, min(max(size - 8, 0), 8))
+            c = word(text, at + 16, min(max(size - 16, 0), 8))
+            d = word(text, at + 24, max(size - 24, 0))
+        a &= self.masks[4 * size]
+        b &= self.masks[4 * size + 1]
+        c &= self.masks[4 * size + 2]
+        d = (d & self.masks[4 * size + 3]) | cython.cast(cython.ulonglong, size) << 56
+        self.keys[key], self.keys[key + 1], self.keys[key + 2], self.keys[key + 3] = a, b, c, d
+        a = ((a ^ (b * self.second & full)) * self.factor) ^ ((c ^ (d * self.factor & full)) * self.second)
+        a = 16 * ((a & full) >> self.shift)
+        self.keys[key + 4] = a
+        if cython.compiled:
+            prefetch(cython.address(self.lines[a]))
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(check=False)
+    def known(self, at: cython.Py_ssize_t, stop: cython.Py_ssize_t, key: cython.Py_ssize_t) -> cython.bint:
         """Append the ids of a word from memory, where it is put if it isn't there; False when its best cut is in doubt."""
-        size: cython.Py_ssize_t = stop - at
-        mask: cython.Py_ssize_t = self.many - 1
-        home: cython.Py_ssize_t = (key ^ (key >> 15)) & mask
-        slot: cython.Py_ssize_t = home
-        place: cython.longlong
-        where: cython.Py_ssize_t
-        i: cython.Py_ssize_t
-        tries: cython.int
-        key = (key << 8) | size
-        for tries in range(4):
-            slot = (home + tries) & mask
-            if self.slots[8 * slot] == 0:
-                break
-            if self.slots[8 * slot] == key and self.same(4 * (self.slots[8 * slot + 1] >> 8), at, size):
-                break
-        else:
-            slot = home
-            self.slots[8 * slot] = 0
-        if self.slots[8 * slot] == 0:
-            slot = self.remember(at, stop, key, slot)
-        if self.rough >= self.gains[8 * slot + 2]:
+        line: cython.Py_ssize_t = self.keys[key + 4]
+        miss: cython.ulonglong = 0
+        cython.declare(count=cython.Py_ssize_t, i=cython.Py_ssize_t)
+        for i in range(4):
+            miss |= self.lines[line + i] ^ self.keys[key + i]
+        # Which line of the two it is can't be foretold either.
+        line += 8 * (miss != 0)
+        miss = 0
+        for i in range(4):
+            miss |= self.lines[line + i] ^ self.keys[key + i]
+        if miss != 0:
+            line -= 8
+            self.remember(at, stop, line)
+            for i in range(4):
+                self.lines[line + i] = self.keys[key + i]
+        if self.rough >= self.gains[2 * line + 12]:
             return False
-        place = self.slots[8 * slot + 1]
-        where = (place >> 8) + (size + 3) // 4
-        size = place & 127
-        if cython.compiled:
-            memcpy(cython.address(self.out[self.count]), cython.address(self.ids[where]), 4 * size)
+        count = self.lines[line + 7] & 255
+        if count < 5:
+            for i in range(2):
+                self.out[self.count + 2 * i] = self.lines[line + 4 + i] & 0x7FFFFFFF
+                self.out[self.count + 2 * i + 1] = self.lines[line + 4 + i] >> 32
         else:
-            for i in range(size):
-                self.out[self.count + i] = self.ids[where + i]
-        self.count += size
-        self.strangers += (place >> 7) & 1
-        self.rough += self.gains[8 * slot + 3]
-        return True
-
-    @cython.cfunc
-    @cython.nogil
-    @cython.exceptval(check=False)
-    def same(self, where: cython.Py_ssize_t, at: cython.Py_ssize_t, size: cython.Py_ssize_t) -> cython.bint:
-        """Whether the word remembered at `where` is the one at `at`."""
-        i: cython.Py_ssize_t
-        if cython.compiled:
-            return memcmp(cython.address(self.words[where]), cython.address(self.data[at]), size) == 0
-        for i in range(size):  # noqa: SIM110 (a generator would be a Python object)
-            if self.words[where + i] != self.data[at + i]:
-                return False
+            for i in range(count):
+                self.out[self.count + i] = self.more[4 * line + i]
+        self.count += count
+        self.strangers += self.lines[line + 7] >> 8
+        self.rough += self.gains[2 * line + 13]
         return True
 
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
     def remember(
-        self,
-        at: cython.Py_ssize_t,
-        stop: cython.Py_ssize_t,
-        key: cython.longlong,
-        slot: cython.Py_ssize_t,
-    ) -> cython.Py_ssize_t:
-        """Cut a word and put it into memory; all is forgotten first when the memory is full. Returns its slot."""
+        self, at: cython.Py_ssize_t, stop: cython.Py_ssize_t, line: cython.Py_ssize_t
+    ) -> cython.void:
+        """Cut a word and put what is known of it into a line; what was there moves to the next."""
+        lines: cython.ulonglong[::1] = self.lines
+        more: cython.int[::1] = self.more
+        cut: cython.int[::1] = self.cut
         size: cython.Py_ssize_t = stop - at
-        i: cython.Py_ssize_t
         steps: cython.Py_ssize_t = 0
         characters: cython.Py_ssize_t = 0
-        where: cython.Py_ssize_t
-        last: cython.Py_ssize_t
         strange: cython.bint = False
-        margin: cython.double
-        limit: cython.double
-        if self.used + 2 * size > len(self.ids):
-            for i in range(self.many):
-                self.slots[8 * i] = 0
-            self.used = 16 * self.many
+        cython.declare(i=cython.Py_ssize_t, left=cython.Py_ssize_t, margin=cython.double, limit=cython.double)
+        for i in range(8):
+            lines[line + 8 + i] = lines[line + i]
+        if lines[line + 7] & 255 > 4:
+            for i in range(lines[line + 7] & 255):
+                more[4 * line + 32 + i] = more[4 * line + i]
         margin = self.two_best(at, stop)
         i = size
         while i > 0:
             i = self.before[i]
             steps += 1
+        left = steps
         i = size
-        where = 16 * slot + 8
-        if (size + 3) // 4 + steps > 8:
-            where = self.used
-            self.used += (size + 3) // 4 + steps
-        last = where + (size + 3) // 4 + steps
         while i > 0:
-            last -= 1
-            self.ids[last] = self.token[i]
+            left -= 1
+            cut[left] = self.token[i]
             strange = strange or self.token[i] == self.strange
             i = self.before[i]
+        if steps > 4:
+            for i in range(steps):
+                more[4 * line + i] = cut[i]
         for i in range(size):
-            self.words[4 * where + i] = self.data[at + i]
             characters += (self.data[at + i] & 192) != 128
         # A sum of n terms, none of its steps beyond T in size, is off by at most n T 2^-24. The best cut has `steps` terms,
         # any other at most `characters`, and T is at most the score before the word and `characters` of the worst.
-        limit = margin * 16777216 / (steps + characters)
-        if limit > self.far - 1000:
-            limit = self.far - 1000
-        limit -= characters * self.worst
-        self.slots[8 * slot] = key
-        self.slots[8 * slot + 1] = (cython.cast(cython.longlong, where) << 8) | (strange << 7) | steps
-        self.gains[8 * slot + 2] = limit if limit > 0 else 0
-        self.gains[8 * slot + 3] = fabs(self.top[2 * size]) + 1
-        return slot
+        limit = min(margin * 16777216 / (steps + characters), self.far - 1000) - characters * self.worst
+        for i in range(2):
+            lines[line + 4 + i] = cython.cast(cython.ulonglong, cut[2 * i + 1]) << 32 | cut[2 * i]
+        lines[line + 7] = (cython.cast(cython.ulonglong, strange) << 8) | steps
+        # Less and more by what single precision may round off.
+        self.gains[2 * line + 12] = limit * 0.999999 if limit > 0 else 0
+        self.gains[2 * line + 13] = (fabs(self.top[2 * size]) + 1) * 1.000001
 
     @cython.cfunc
     @cython.nogil
@@ -304,17 +339,11 @@ class Encoder:
         """The best path of a short word in `before` and `token`, in double precision, and by how much the second is behind."""
         size: cython.Py_ssize_t = stop - at
         never: cython.double = -1e300
-        i: cython.Py_ssize_t
-        j: cython.Py_ssize_t
-        length: cython.Py_ssize_t
-        node: cython.int
-        to: cython.int
-        single: cython.bint
+        cython.declare(i=cython.Py_ssize_t, j=cython.Py_ssize_t, length=cython.Py_ssize_t, node=cython.int)
+        cython.declare(to=cython.int, single=cython.bint)
+        for i in range(2 * size + 2):
+            self.top[i] = never
         self.top[0] = 0
-        self.top[1] = never
-        for i in range(1, size + 1):
-            self.top[2 * i] = never
-            self.top[2 * i + 1] = never
         i = 0
         while i < size:
             length = length_of(self.data[at + i], size - i)
@@ -357,15 +386,9 @@ class Encoder:
     def exactly(self, at: cython.Py_ssize_t, stop: cython.Py_ssize_t) -> cython.void:
         """Append the ids of a stretch of text, its scores added to those of all before it, in single precision."""
         size: cython.Py_ssize_t = stop - at
-        i: cython.Py_ssize_t
-        j: cython.Py_ssize_t
-        length: cython.Py_ssize_t
-        steps: cython.Py_ssize_t
-        node: cython.int
-        token: cython.int
-        to: cython.int
-        single: cython.bint
-        total: cython.float
+        cython.declare(i=cython.Py_ssize_t, j=cython.Py_ssize_t, length=cython.Py_ssize_t)
+        cython.declare(steps=cython.Py_ssize_t, node=cython.int, token=cython.int, to=cython.int)
+        cython.declare(single=cython.bint, total=cython.float)
         data: cython.const[cython.uchar][::1] = self.data
         nodes: cython.const[cython.int][::1] = self.nodes
         scores: cython.const[cython.double][::1] = self.scores
@@ -442,9 +465,7 @@ class Encoder:
     def rewrite(self, at: cython.Py_ssize_t, first: cython.Py_ssize_t) -> cython.void:
         """Say what becomes of unknown characters: bytes, or the unknown id, once for a run of them if they fuse."""
         to: cython.Py_ssize_t = first
-        i: cython.Py_ssize_t
-        j: cython.Py_ssize_t
-        length: cython.Py_ssize_t
+        cython.declare(i=cython.Py_ssize_t, j=cython.Py_ssize_t, length=cython.Py_ssize_t)
         runs: cython.bint = False
         for i in range(first, self.count):
             self.rewritten[i] = self.out[i]

@@ -111,7 +111,12 @@ def _text(model: SentencePieceModel, at: int, where: str) -> str:
 
 
 def _splitter(model: SentencePieceModel) -> Splitter:
-    """A text may be cut first wherever no piece goes on: that gives the same tokens, and words that can be remembered."""
+    """A text may be cut first wherever no piece goes on: that gives the same tokens, and words that can be remembered.
+
+    Unigram remembers words without that, and its sums then run on through the text, as SentencePiece's do.
+    """
+    if model.kind == "unigram":
+        return Whole()
     texts = [
         piece.text.decode("utf-8", "replace")
         for piece in model.pieces

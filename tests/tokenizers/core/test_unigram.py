@@ -61,9 +61,9 @@ def cores(request) -> tuple[ModuleType, ModuleType]:
     return found[0], found[1]
 
 
-def encoder(model: Unigram, cores: tuple[ModuleType, ModuleType], slots: int = 4) -> Any:
+def encoder(model: Unigram, cores: tuple[ModuleType, ModuleType], bits: int = 1) -> Any:
     """With room for so few words that they are forgotten all the time."""
-    return cores[0].Encoder(*model.flat(cores[1]), slots)
+    return cores[0].Encoder(*model.flat(cores[1]), bits)
 
 
 def spans(data: bytes) -> array[int]:
@@ -124,7 +124,7 @@ def test_near_ties_fall_as_the_sum_so_far_rounds(cores) -> None:
         "▁x": -3.0,
     }
     model = Unigram([(text.encode(), score) for text, score in pieces.items()], unknown=0)
-    found = encoder(model, cores, 64)
+    found = encoder(model, cores, 6)
     seen = set()
     for before in (0, 1, 5, 30, 300, 800):
         data = ("▁x" * before + "▁abc" * 2).encode()
@@ -159,7 +159,7 @@ def test_pieces_may_reach_over_a_space(cores, inner) -> None:
 def test_words_longer_than_memory_takes_and_many_of_them(cores) -> None:
     draw = random.Random(7)
     model = made([-draw.random() * 9 for _ in WORDS], {})
-    found = encoder(model, cores, 16)
+    found = encoder(model, cores, 3)
     words = [
         "▁" + "".join(draw.choices("abé", k=draw.choice([1, 3, 20, 55, 58, 59, 200]))) for _ in range(60)
     ]
