@@ -144,12 +144,15 @@ def assemble(model: Model, parts: Parts) -> Pipeline:
     from lineal.tokenizers.pipeline import Pipeline
     from lineal.tokenizers.settings import Settings
     from lineal.tokenizers.template import Template
+    from lineal.tokenizers.unigram import Unigram
 
     ids = {name: at for at, name in enumerate(parts.special)}
+    # Unigram finds and remembers the words between symbols by itself, and faster.
+    inside = isinstance(model, Unigram) and parts.splitter == split.SymbolSplit(SYMBOL)
     return Pipeline(
         model,
         normaliser=parts.normaliser,
-        splitter=parts.splitter,
+        splitter=split.Whole() if inside else parts.splitter,
         decoder=parts.decoder,
         template=Template.parse(*parts.template, ids) if parts.template else None,
         added=[AddedToken(name, at) for name, at in ids.items()],
