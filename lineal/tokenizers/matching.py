@@ -10,7 +10,7 @@ from types import ModuleType
 
 from lineal import native
 
-SLOTS = 1 << 15
+SLOTS = 1 << 16
 """Words that each thread remembers, 32 bytes each."""
 ROOM = 1 << 20
 """Ids that each thread keeps room for."""
@@ -48,8 +48,8 @@ class Matcher:
             memory, out = self._rooms.pop()
         except IndexError:
             memory, out = array("q", bytes(32 * SLOTS)), array("i")
-        if len(out) < len(data):
-            out = array("i", bytes(4 * len(data)))
+        if len(out) < len(data) + 3:
+            out = array("i", bytes(4 * len(data) + 12))
         count = self._core.encode(self._edges, self._ids, data, spans, longest_word, unknown, memory, out)
         found = self._core.listed(out, count, self._numbers)
         self._rooms.append((memory, out if len(out) < ROOM else array("i")))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import cython
 
 if cython.compiled:
+    from cython.cimports.cpython.list import PyList_New, PyList_SET_ITEM
+    from cython.cimports.cpython.ref import Py_INCREF
     from cython.cimports.libc.string import memcpy
 
 
@@ -174,12 +176,13 @@ def encode(
     memory: cython.longlong[::1],
     out: cython.int[::1],
 ) -> int:
-    """Write the ids of the pieces to `out`, which must have room for one of each byte; how many there are.
+    """Write the ids of the pieces to `out`, which must have room for one of each byte and three more; how many there are.
 
     memory: for words of up to 13 bytes and six tokens; a power of two of slots of four: the word's first seven bytes; the
-    others behind its length; its ids plus one, three and three in 21 bits each. For one thread at a time.
+    others, its length and, from bit 56 on, the number of its ids; these, three and three in 21 bits each. A word has the
+    choice of two slots. For one thread at a time.
     """
-    mask: cython.longlong = memory.shape[0] // 4 - 1
+    mask: cython.longlong = memory.shape[0] // 8 - 1
     count: cython.Py_ssize_t = 0
     piece: cython.Py_ssize_t
     start: cython.Py_ssize_t
@@ -191,6 +194,8 @@ def encode(
     high: cython.longlong
     left: cython.longlong
     before: cython.Py_ssize_t
+    known: cython.longlong = 1
+    known = (known << 56) - 1
     with cython.nogil:
         for piece in range(0, spans.shape[0] - 1, 2):
             start = spans[piece]
@@ -203,32 +208,36 @@ def encode(
             high = packed(data, middle, end - middle) | (end - start) << 48
             slot = (low & 0xFFFFFFF) * 668265263 + (low >> 28) * 374761393
             slot += (high & 0xFFFFFFF) * 1640531513 + (high >> 28) * 326648991
-            slot = 4 * ((slot >> 32 ^ slot >> 17) & mask)
-            if memory[slot] == low and memory[slot + 1] == high and high > 0:
+            slot = 8 * ((slot >> 32 ^ slot >> 17) & mask)
+            # Which of the two it is can't be foretold: no branch.
+            slot += 4 * (((memory[slot] ^ low) | ((memory[slot + 1] & known) ^ high)) != 0)
+            if memory[slot] == low and memory[slot + 1] & known == high and high > 0:
+                # Three at once, though fewer may count: a loop's end can't be foretold.
                 left = memory[slot + 2]
-                while left:
-                    out[count] = (left & 0x1FFFFF) - 1
-                    count += 1
-                    left >>= 21
-                left = memory[slot + 3]
-                while left:
-                    out[count] = (left & 0x1FFFFF) - 1
-                    count += 1
-                    left >>= 21
+                for i in range(3):
+                    out[count + i] = (left >> 21 * i) & 0x1FFFFF
+                if memory[slot + 1] >> 56 > 3:
+                    left = memory[slot + 3]
+                    for i in range(3):
+                        out[count + 3 + i] = (left >> 21 * i) & 0x1FFFFF
+                count += memory[slot + 1] >> 56
                 continue
             before = count
             count = _match(edges, ids, data, start, end, longest_word, unknown, out, count)
             if count - before > 6:
                 continue
+            slot -= slot & 4
+            for i in range(4):
+                memory[slot + 4 + i] = memory[slot + i]
             memory[slot] = low
-            memory[slot + 1] = high
+            memory[slot + 1] = high | cython.cast(cython.longlong, count - before) << 56
             left = 0
             for i in range(min(count, before + 3) - 1, before - 1, -1):
-                left = left << 21 | out[i] + 1
+                left = left << 21 | out[i]
             memory[slot + 2] = left
             left = 0
             for i in range(count - 1, before + 2, -1):
-                left = left << 21 | out[i] + 1
+                left = left << 21 | out[i]
             memory[slot + 3] = left
     return count
 
@@ -237,8 +246,12 @@ def encode(
 @cython.wraparound(False)
 def listed(out: cython.const[cython.int][::1], count: cython.Py_ssize_t, numbers: tuple) -> list:
     """The first ids as a list of the very objects in `numbers` (0, 1, 2, ...): to make new ones takes twice as long."""
-    found: list = []
     i: cython.Py_ssize_t
+    if not cython.compiled:
+        return [numbers[out[i]] for i in range(count)]
+    found: list = PyList_New(count)
     for i in range(count):
-        found.append(numbers[out[i]])
+        number: object = numbers[out[i]]
+        Py_INCREF(number)
+        PyList_SET_ITEM(found, i, number)
     return found
