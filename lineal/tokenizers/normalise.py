@@ -356,12 +356,26 @@ class Bert(EachAlone):
 
     def __call__(self, text: str) -> str:
         """The normalised text. Raises DataError at half a surrogate pair."""
-        if text.isascii():
-            return super().__call__(text)
-        data = utf8(text)
+        return self.convert(utf8(text)).decode()
+
+    def convert(self, data: bytes) -> bytes:
+        """The normalised form of UTF-8 bytes: what a call does, without turning bytes into text and back."""
+        if data.isascii():
+            return data.translate(*self._ascii)
         core = _core()
-        made = super().__call__(text) if core is None else self._pages.replaced(core, data)
-        return self.whole(text) if TOGETHER in made else made
+        made = None if core is None else self._pages.replaced(core, data)
+        if made is None:
+            text = data.decode()
+            found = super().__call__(text)
+            made = (self.whole(text) if TOGETHER in found else found).encode()
+        return made
+
+    @cached_property
+    def _ascii(self) -> tuple[bytes, bytes]:
+        """What each byte of ASCII becomes, and those that are dropped."""
+        made = [self._table[byte] for byte in range(128)]
+        dropped = bytes(byte for byte in range(128) if not made[byte])
+        return bytes(ord(each or " ") for each in made) + bytes(range(128, 256)), dropped
 
     def align(self, text: str) -> tuple[str, Origins]:
         """The text and its origins; a space behind an ideograph stands where the next character does."""
@@ -391,15 +405,15 @@ class _Pages:
         self.plain = bytes(ord(made) if made else 255 for made in map(table.__getitem__, range(128)))
         self._arrays = array("i", [-1]) * (0x110000 >> 8), array("q")
 
-    def replaced(self, core: ModuleType, data: bytes) -> str:
-        """What a text becomes; TOGETHER where its characters can't be taken one by one."""
+    def replaced(self, core: ModuleType, data: bytes) -> bytes | None:
+        """What a text becomes; None where its characters can't be taken one by one."""
         out, state = bytearray(3 * len(data) + 1), array("q", [0, 0, -1])
         while True:
             core.replace_characters(data, self.plain, *self._arrays, out, state)
             if state[2] < 0:
-                return str(memoryview(out)[: state[1]], "utf-8")
+                return bytes(memoryview(out)[: state[1]])
             if self._entry(state[2]) < 0:
-                return TOGETHER
+                return None
 
     def _entry(self, code: int) -> int:
         """The entry of a character; its page is made if there is none, in new arrays, since threads may read the old."""

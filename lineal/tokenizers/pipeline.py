@@ -14,7 +14,7 @@ from lineal.tokenizers.base import Tokenizer, utf8
 from lineal.tokenizers.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.decode import DecodeTable, Rule, Spaced
 from lineal.tokenizers.lengths import Padding, Truncation, truncate, truncate_pair
-from lineal.tokenizers.normalise import Chain, Metaspace
+from lineal.tokenizers.normalise import Bert, Chain, Metaspace
 from lineal.tokenizers.parts import Model, Normaliser, Splitter
 from lineal.tokenizers.settings import Settings
 from lineal.tokenizers.split import Whole
@@ -269,8 +269,8 @@ def _encoder(
         return encode(data, spans(data)) if data else []
 
     steps = [part for part in (normaliser, before) if part is not None]
-    if len(steps) == 1 and isinstance(steps[0], SentencePieceNormaliser):
-        # It works on bytes itself: its text would be made only to be taken apart again.
+    if len(steps) == 1 and isinstance(steps[0], Bert | SentencePieceNormaliser):
+        # They work on bytes themselves: their text would be made only to be taken apart again.
         convert = steps[0].convert
         return ids_of_converted
     return ids_of_prepared if steps else ids_of
