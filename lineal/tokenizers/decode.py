@@ -270,8 +270,8 @@ class _Joiner:
     def __init__(self, pieces: list[bytes]):
         self._pieces, self._core = pieces, compiled("lineal.tokenizers.core.join")
         if self._core is not None:
-            # One byte more: the core wants an address even where every piece is empty.
-            self._data = b"".join(pieces) + b"\0"
+            # The core reads sixteen bytes at a time.
+            self._data = b"".join(pieces) + bytes(16)
             self._start = array("q", accumulate(map(len, pieces), initial=0))
 
     def __call__(self, ids: list[int]) -> bytes | bytearray:
