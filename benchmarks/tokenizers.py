@@ -82,6 +82,10 @@ def digest(value: Any) -> str:
 
 def peak() -> float:
     """This process's largest memory so far, MB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage counts what the process was before it ran this program.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
