@@ -23,6 +23,7 @@ from lineal.tokenizers.files.texts import (
 )
 from lineal.tokenizers.pipeline import Lengths, Pipeline
 from lineal.tokenizers.settings import Settings
+from lineal.tokenizers.unigram import Unigram
 
 
 def read_huggingface(path: str | Path, settings: Settings | None = None) -> Pipeline:
@@ -55,7 +56,9 @@ def pipeline_of(field: Field, settings: Settings) -> Pipeline:
         return Pipeline(
             model,
             normaliser=read_normaliser(field["normalizer"]),
-            splitter=splitter if byte_level else quickened(splitter, model.tokens),
+            splitter=splitter
+            if byte_level or isinstance(model, Unigram)
+            else quickened(splitter, model.tokens),
             decoder=after.read_decoder(field["decoder"]),
             template=after.read_template(field["post_processor"]),
             added=added,

@@ -308,7 +308,8 @@ def is_whole(part: Splitter) -> bool:
 def quickened(part: Splitter, tokens: Sequence[bytes]) -> Splitter:
     """A splitter for a vocabulary of words with a symbol in front: where it has none, one that cuts at the symbols.
 
-    No token goes on over a symbol, so that the ids stay the same, and short pieces are found in the models' caches.
+    No token goes on over a symbol, so that the ids stay the same, and short pieces are found in the model's cache. (Unigram
+    finds them by itself.)
     """
     inner = part.splitter if isinstance(part, Prepared) else part
     if not is_whole(inner) or "▁".encode() not in tokens:
