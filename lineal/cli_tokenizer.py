@@ -68,7 +68,11 @@ def asked(
         return None
     if not names:
         raise UsageError(f"nothing was named: {usage}")
-    return names, parse(config, rest)
+    try:
+        return names, parse(config, rest)
+    except UsageError as error:
+        # Files and tokenizers stand by themselves; other commands of lineal have options for them.
+        raise error if "did you mean" in str(error) else UsageError(f"{error} ({usage})") from None
 
 
 @dataclass(frozen=True)
