@@ -95,8 +95,8 @@ def peak() -> float:
 def train_ours(path: Path, size: int) -> tuple[float, Any]:
     """Our byte-level BPE on a file."""
     from lineal.tokenizers.bpe import train_bpe
-    from lineal.tokenizers.counting import count_files
-    from lineal.tokenizers.split import Gpt2
+    from lineal.tokenizers.corpus.counting import count_files
+    from lineal.tokenizers.text.split import Gpt2
 
     return cpu(lambda: train_bpe(count_files([path], None, Gpt2()), size))
 

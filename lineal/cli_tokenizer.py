@@ -216,7 +216,7 @@ def plan(vocabulary: Vocabulary) -> tuple[Parts, Learning]:
 
 
 def _normaliser(vocabulary: Vocabulary) -> Any:
-    from lineal.tokenizers.normalise import Chain
+    from lineal.tokenizers.text.normalise import Chain
     from lineal.tokenizers.training import KINDS, NORMALISERS
 
     steps = (
@@ -231,7 +231,7 @@ def _normaliser(vocabulary: Vocabulary) -> Any:
 
 
 def _splitter(vocabulary: Vocabulary) -> Any:
-    from lineal.tokenizers import split
+    from lineal.tokenizers.text import split
     from lineal.tokenizers.training import SPLITTERS
 
     if vocabulary.kind in ("unigram", "sentencepiece"):
@@ -328,7 +328,7 @@ def _write(made: Tokenizer, folder: Path, kind: str) -> None:
 
 def _result(made: Tokenizer, files: list[str], options: TrainOptions, took: str) -> list[str]:
     """What a person wants to know after training."""
-    from lineal.tokenizers.documents import read_documents
+    from lineal.tokenizers.corpus.documents import read_documents
     from lineal.tokenizers.inspecting import measure
     from lineal.tokenizers.training import KINDS
 

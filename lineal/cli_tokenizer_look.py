@@ -81,7 +81,7 @@ def inspect(words: list[str]) -> int:
 
 
 def _measured(tokenizer: Tokenizer, files: Sequence[str], limit: float, field: str) -> Measure:
-    from lineal.tokenizers.documents import read_documents
+    from lineal.tokenizers.corpus.documents import read_documents
     from lineal.tokenizers.inspecting import measure
 
     return measure(tokenizer, read_documents(files, field=field, limit=int(limit * 1e6)))

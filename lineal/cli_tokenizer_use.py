@@ -72,7 +72,7 @@ def _encoded(tokenizer: Tokenizer, text: str, options: EncodeOptions) -> Any:
 
 
 def _texts(options: EncodeOptions) -> Iterator[str]:
-    from lineal.tokenizers.documents import STANDARD, read_texts
+    from lineal.tokenizers.corpus.documents import STANDARD, read_texts
 
     yield from options.text
     sources = options.input or (() if options.text else (STANDARD,))
@@ -143,7 +143,7 @@ def _write(data: bytes) -> None:
 
 
 def _rows(options: DecodeOptions) -> Iterator[list[int]]:
-    from lineal.tokenizers.documents import STANDARD, name_of, read_lines
+    from lineal.tokenizers.corpus.documents import STANDARD, name_of, read_lines
 
     if options.ids:
         yield list(options.ids)

@@ -18,7 +18,7 @@ from typing import Any
 from lineal.errors import DataError, ModelError, UsageError
 from lineal.native import compiled
 from lineal.tokenizers.bpe_learn import BPETraining, Words, cut, first_symbols, learn, spell
-from lineal.tokenizers.counting import PieceCounts
+from lineal.tokenizers.corpus.counting import PieceCounts
 from lineal.tokenizers.parts import Model
 from lineal.tokenizers.piece_table import outside
 

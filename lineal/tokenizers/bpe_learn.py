@@ -16,7 +16,7 @@ from itertools import accumulate, chain, pairwise
 
 from lineal.errors import DataError, UsageError
 from lineal.native import compiled
-from lineal.tokenizers.counting import PieceCounts
+from lineal.tokenizers.corpus.counting import PieceCounts
 
 CORE = "lineal.tokenizers.core.bpe_train"
 VISIBLE = (*range(33, 127), *range(161, 173), *range(174, 256))

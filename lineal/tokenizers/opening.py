@@ -127,8 +127,8 @@ def _tiktoken(tokenizer: Tokenizer, out: Path) -> Written:
 
 
 def _vocabulary(tokenizer: Tokenizer, out: Path) -> Written:
-    from lineal.tokenizers import normalise, split
     from lineal.tokenizers.files.vocabularies import write_vocab_txt, write_vocabulary_and_merges
+    from lineal.tokenizers.text import normalise, split
     from lineal.tokenizers.wordpiece import WordPiece
 
     pipeline = _pipeline(tokenizer, "vocab")

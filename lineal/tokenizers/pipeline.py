@@ -11,14 +11,14 @@ from pathlib import Path
 from lineal.errors import ModelError, UsageError
 from lineal.tokenizers.added import WHITE, AddedToken, AddedTokens
 from lineal.tokenizers.base import Tokenizer, utf8
-from lineal.tokenizers.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.decode import DecodeTable, Rule, Spaced
 from lineal.tokenizers.lengths import Padding, Truncation, truncate, truncate_pair
-from lineal.tokenizers.normalise import Bert, Chain, Metaspace
 from lineal.tokenizers.parts import Model, Normaliser, Splitter
 from lineal.tokenizers.settings import Settings
-from lineal.tokenizers.split import Whole
 from lineal.tokenizers.template import Template
+from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
+from lineal.tokenizers.text.normalise import Bert, Chain, Metaspace
+from lineal.tokenizers.text.split import Whole
 
 
 @dataclass(frozen=True)

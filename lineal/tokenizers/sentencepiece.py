@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lineal.errors import ModelError, UsageError
-from lineal.tokenizers.charsmap import SentencePieceNormaliser
+from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.wire import BYTES, FOUR, VARINT, Field, read_fields, real, signed, varint, write_fields
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6

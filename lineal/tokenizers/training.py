@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers import decode, normalise, split
+from lineal.tokenizers import decode
 from lineal.tokenizers.added import AddedToken
 from lineal.tokenizers.base import Tokenizer
 from lineal.tokenizers.bytes import ByteTokenizer
 from lineal.tokenizers.characters import CharTokenizer
-from lineal.tokenizers.counting import PieceCounts, count_files, count_texts
+from lineal.tokenizers.corpus.counting import PieceCounts, count_files, count_texts
 from lineal.tokenizers.decode import Rule
 from lineal.tokenizers.parts import Model, Normaliser, Splitter
-from lineal.tokenizers.prepared import Prepared, ReplacePattern
+from lineal.tokenizers.text import normalise, split
+from lineal.tokenizers.text.prepared import Prepared, ReplacePattern
 
 if TYPE_CHECKING:
     from lineal.tokenizers.pipeline import Pipeline

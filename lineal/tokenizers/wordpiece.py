@@ -16,7 +16,7 @@ from lineal.tokenizers.wordpiece_train import Progress, Vocabulary, train_by_lik
 from lineal.tokenizers.words import special_tokens
 
 if TYPE_CHECKING:
-    from lineal.tokenizers.counting import PieceCounts
+    from lineal.tokenizers.corpus.counting import PieceCounts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SCORES = ("frequency", "likelihood")

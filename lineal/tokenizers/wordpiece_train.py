@@ -16,7 +16,7 @@ from lineal.errors import DataError
 from lineal.tokenizers.words import NOTHING
 
 if TYPE_CHECKING:
-    from lineal.tokenizers.counting import PieceCounts
+    from lineal.tokenizers.corpus.counting import PieceCounts
 
 Progress = Callable[[int, int], None]
 Words = list[tuple[list[int], int]]

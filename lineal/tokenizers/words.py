@@ -14,7 +14,7 @@ from lineal.tokenizers.matching import Matcher
 from lineal.tokenizers.parts import Model
 
 if TYPE_CHECKING:
-    from lineal.tokenizers.counting import PieceCounts
+    from lineal.tokenizers.corpus.counting import PieceCounts
 
 LONGEST = 1 << 62
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from lineal.errors import DataError, UsageError
 from lineal.tokenizers import Pipeline, Tokenizer, load_tokenizer
 from lineal.tokenizers.files.huggingface import read_huggingface
-from lineal.tokenizers.marks import WHITE
-from lineal.tokenizers.normalise import Bert
+from lineal.tokenizers.text.marks import WHITE
+from lineal.tokenizers.text.normalise import Bert
 from lineal.tokenizers.training import KINDS, Learning, train
 
 NAMES = (

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lineal.tokenizers.added import AddedToken, AddedTokens, Finder
-from lineal.tokenizers.normalise import Lowercase
 from lineal.tokenizers.pipeline import Pipeline
+from lineal.tokenizers.text.normalise import Lowercase
 from lineal.tokenizers.words import WordLevel
 
 TOKENS = [

@@ -20,9 +20,9 @@ from lineal.errors import DataError, ModelError, UsageError
 from lineal.tokenizers import bpe, bpe_learn
 from lineal.tokenizers.bpe import BPE, train_bpe
 from lineal.tokenizers.bpe_learn import PRINTED
-from lineal.tokenizers.counting import count_texts
+from lineal.tokenizers.corpus.counting import count_texts
 from lineal.tokenizers.parts import Splitter
-from lineal.tokenizers.split import Cl100k, Gpt2, WhitespaceSplit, Whole
+from lineal.tokenizers.text.split import Cl100k, Gpt2, WhitespaceSplit, Whole
 
 SHOWN = {byte: chr(byte if i < 188 else 256 + i - 188) for i, byte in enumerate(PRINTED)}
 """The character that stands for each byte in GPT-2's files."""

@@ -23,7 +23,7 @@ from lineal.errors import DataError, ModelError, UsageError
 from lineal.native import compiled
 from lineal.tokenizers import bpe, bpe_learn
 from lineal.tokenizers.bpe import BPE, train_bpe
-from lineal.tokenizers.split import Gpt2
+from lineal.tokenizers.text.split import Gpt2
 
 FOLDER = lineal.tokenizers.core.__path__[0]
 LETTERS = [
@@ -375,7 +375,8 @@ def test_a_piece_of_a_megabyte_is_merged_whole() -> None:
 PROGRAM = """
 from array import array
 from lineal import native
-from lineal.tokenizers import counting, split
+from lineal.tokenizers.corpus import counting
+from lineal.tokenizers.text import split
 from lineal.tokenizers.bpe import train_bpe
 counts = counting.count_texts(["It's the 2nd cat, the cat's hat.\\n"] * 3, None, split.Gpt2())
 model = train_bpe(counts, 280)

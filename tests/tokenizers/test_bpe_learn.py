@@ -21,7 +21,7 @@ from lineal.tokenizers.bpe_learn import (
     replace,
     spell,
 )
-from lineal.tokenizers.counting import PieceCounts
+from lineal.tokenizers.corpus.counting import PieceCounts
 
 
 def symbols(counts: dict[bytes, int], **options) -> list[bytes]:

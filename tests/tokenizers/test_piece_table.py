@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lineal import native
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers import counting
-from lineal.tokenizers.counting import PieceCounts
+from lineal.tokenizers.corpus import counting
+from lineal.tokenizers.corpus.counting import PieceCounts
 from lineal.tokenizers.piece_table import DictTable, FlatTable, spans_of
 
 EDGES = [b"\0" * size for size in range(1, 18)] + [b"\xff" * size for size in range(1, 18)]

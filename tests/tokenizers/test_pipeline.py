@@ -10,13 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError, ModelError, UsageError
-from lineal.tokenizers import decode, normalise, split
+from lineal.tokenizers import decode
 from lineal.tokenizers.added import AddedToken
 from lineal.tokenizers.bpe import BPE
 from lineal.tokenizers.pipeline import Encoding, Pipeline
-from lineal.tokenizers.prepared import Prepared
 from lineal.tokenizers.settings import Settings
 from lineal.tokenizers.template import Template
+from lineal.tokenizers.text import normalise, split
+from lineal.tokenizers.text.prepared import Prepared
 from lineal.tokenizers.words import WordLevel
 
 BYTES = [bytes([byte]) for byte in range(256)]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from lineal.errors import ModelError, UsageError
-from lineal.tokenizers.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.sentencepiece import (
     BYTE,
     CONTROL,
@@ -27,6 +26,7 @@ from lineal.tokenizers.sentencepiece import (
     read_model,
     write_model,
 )
+from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.unigram import Unigram
 from lineal.tokenizers.wire import BYTES, VARINT, write_fields
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers import Pipeline, load_tokenizer, normalise, split
+from lineal.tokenizers import Pipeline, load_tokenizer
 from lineal.tokenizers.base import Tokenizer
 from lineal.tokenizers.bpe import BPE
-from lineal.tokenizers.counting import count_texts, merge_counts
+from lineal.tokenizers.corpus.counting import count_texts, merge_counts
+from lineal.tokenizers.text import normalise, split
 from lineal.tokenizers.training import (
     KINDS,
     NORMALISERS,

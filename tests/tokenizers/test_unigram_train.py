@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from lineal.errors import DataError, UsageError
 from lineal.tokenizers import unigram_train
-from lineal.tokenizers.charsmap import SentencePieceNormaliser
-from lineal.tokenizers.counting import PieceCounts
+from lineal.tokenizers.corpus.counting import PieceCounts
 from lineal.tokenizers.sentencepiece import (
     CONTROL,
     NORMAL,
@@ -24,6 +23,7 @@ from lineal.tokenizers.sentencepiece import (
     model_bytes,
     parse_model,
 )
+from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.unigram import Unigram
 from lineal.tokenizers.unigram_train import (
     UnigramTraining,

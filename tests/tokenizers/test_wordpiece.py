@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lineal.errors import DataError, UsageError
 from lineal.tokenizers import matching, wordpiece_train
-from lineal.tokenizers.counting import PieceCounts, count_texts
-from lineal.tokenizers.normalise import Bert
-from lineal.tokenizers.split import BertSplit
+from lineal.tokenizers.corpus.counting import PieceCounts, count_texts
+from lineal.tokenizers.text.normalise import Bert
+from lineal.tokenizers.text.split import BertSplit
 from lineal.tokenizers.wordpiece import WordPiece, characters, train_wordpiece
 from lineal.tokenizers.wordpiece_train import Vocabulary, merge_plainly
 

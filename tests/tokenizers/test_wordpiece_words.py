@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lineal.errors import DataError, LinealError
 from lineal.tokenizers import matching, wordpiece, wordpiece_train
-from lineal.tokenizers.counting import PieceCounts
+from lineal.tokenizers.corpus.counting import PieceCounts
 from lineal.tokenizers.matching import MOST, Matcher, matching_core
 from lineal.tokenizers.wordpiece import WordPiece, train_wordpiece
 from lineal.tokenizers.words import WordLevel, train_words

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lineal.errors import DataError, UsageError
 from lineal.tokenizers import matching
-from lineal.tokenizers.counting import PieceCounts, count_texts
-from lineal.tokenizers.split import Whitespace
+from lineal.tokenizers.corpus.counting import PieceCounts, count_texts
+from lineal.tokenizers.text.split import Whitespace
 from lineal.tokenizers.words import WordLevel, train_words
 
 WORDS = st.text("ab語é", max_size=6).map(str.encode)

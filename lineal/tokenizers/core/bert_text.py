@@ -1,7 +1,7 @@
 """BERT's normalisation of a UTF-8 text: each character becomes none to three others, by a table.
 
 The table is in pages of 256 characters, made when they are first needed. The Python form is `Bert` in
-`lineal.tokenizers.normalise`.
+`lineal.tokenizers.text.normalise`.
 """
 
 from __future__ import annotations

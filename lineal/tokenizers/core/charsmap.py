@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
-"""SentencePiece's normalisation of UTF-8 bytes in one run; the obvious form is in `lineal.tokenizers.charsmap`."""
+"""SentencePiece's normalisation of UTF-8 bytes in one run; the obvious form is in `lineal.tokenizers.text.charsmap`."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def normalise(
 
 @cython.cclass
 class Rewriter:
-    """A normaliser of `lineal.tokenizers.charsmap`, ready to run; for any number of threads.
+    """A normaliser of `lineal.tokenizers.text.charsmap`, ready to run; for any number of threads.
 
     units, texts: the charsmap's double array, and its replacements with a zero byte after each. plain: 1 for the
     bytes below 128 that no rule touches while the next byte is below 128 too. nodes: a trie (`double_array`) of strings

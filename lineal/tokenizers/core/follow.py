@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, legacy_implicit_noexcept=True
-"""Where pieces start and end in UTF-8 bytes, from piece to piece: the rules of `lineal.tokenizers.patterns` but GPT-2's.
+"""Where pieces start and end in UTF-8 bytes, from piece to piece: the rules of `lineal.tokenizers.text.patterns` but GPT-2's.
 
 They go by the classes of the characters, which `lineal.tokenizers.core.scan.classify` wrote for every byte.
 """
@@ -12,7 +12,7 @@ import cython
 
 CHUNK = 1 << 14
 
-# The bits of `lineal.tokenizers.unicode_table`, and one for the second and later bytes of a character.
+# The bits of `lineal.tokenizers.text.unicode_table`, and one for the second and later bytes of a character.
 LETTER = cython.declare(cython.int, 1)
 NUMBER = cython.declare(cython.int, 2)
 SPACE = cython.declare(cython.int, 4)
@@ -127,7 +127,7 @@ def _end(
     first: cython.int,
     second: cython.int,
 ) -> cython.Py_ssize_t:
-    """The end of the piece at `at` in a text that ends at `n`; the rules are numbered as in `lineal.tokenizers.split`.
+    """The end of the piece at `at` in a text that ends at `n`; the rules are numbered as in `lineal.tokenizers.text.split`.
 
     cl100k and o200k: `first` digits at most; `second` for one piece of whitespace at the end, or for contractions. Matches:
     of bits `first`, `second` the behaviour by its place in `patterns.BEHAVIOURS`.

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, legacy_implicit_noexcept=True
-"""Where pieces start and end in UTF-8 bytes: the rules of `lineal.tokenizers.patterns`, in runs over memory.
+"""Where pieces start and end in UTF-8 bytes: the rules of `lineal.tokenizers.text.patterns`, in runs over memory.
 
 First every byte gets the code of its character (`classify`). GPT-2's pattern is then a matter of a few neighbours: whether
 it cuts before a byte follows from the codes of that byte, of the three before it and of the one after, so that no branch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lineal.tokenizers.parts import Splitter
-from lineal.tokenizers.split import Cl100k, O200k, Regex, Whole, built_in
+from lineal.tokenizers.text.split import Cl100k, O200k, Regex, Whole, built_in
 
 ALL = r"[\s\S]+"
 # White space at the end of a text. Without the second plus, Oniguruma takes `$` for the end of any line.

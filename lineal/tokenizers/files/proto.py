@@ -15,11 +15,8 @@ from lineal.errors import ModelError
 from lineal.tokenizers import decode
 from lineal.tokenizers.added import WHITE, AddedToken
 from lineal.tokenizers.bpe import BPE
-from lineal.tokenizers.charsmap import Charsmap, SentencePieceNormaliser
-from lineal.tokenizers.normalise import Chain, Metaspace, Prepend, Replace, Strip
 from lineal.tokenizers.parts import Normaliser, Splitter
 from lineal.tokenizers.pipeline import Pipeline
-from lineal.tokenizers.prepared import Prepared, ReplacePattern
 from lineal.tokenizers.sentencepiece import (
     BYTE,
     CONTROL,
@@ -32,7 +29,10 @@ from lineal.tokenizers.sentencepiece import (
 )
 from lineal.tokenizers.sentencepiece import read_model as read_proto
 from lineal.tokenizers.settings import Settings
-from lineal.tokenizers.split import SymbolSplit, Whole
+from lineal.tokenizers.text.charsmap import Charsmap, SentencePieceNormaliser
+from lineal.tokenizers.text.normalise import Chain, Metaspace, Prepend, Replace, Strip
+from lineal.tokenizers.text.prepared import Prepared, ReplacePattern
+from lineal.tokenizers.text.split import SymbolSplit, Whole
 from lineal.tokenizers.unigram import Unigram
 
 SYMBOL = "▁"

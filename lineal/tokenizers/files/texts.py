@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lineal.errors import LinealError, ModelError, UsageError
-from lineal.tokenizers import normalise, split
 from lineal.tokenizers.files.after import scheme
 from lineal.tokenizers.files.known import pattern_of, splitter_of
 from lineal.tokenizers.files.reading import Field, one_of
 from lineal.tokenizers.parts import Normaliser, Splitter
-from lineal.tokenizers.prepared import MarkedWords, Prepared, ReplacePattern
+from lineal.tokenizers.text import normalise, split
+from lineal.tokenizers.text.prepared import MarkedWords, Prepared, ReplacePattern
 
 if TYPE_CHECKING:
     # Imported late: most files have no charsmap.
-    from lineal.tokenizers.charsmap import SentencePieceNormaliser
+    from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
 
 BEHAVIOURS = {
     "Removed": "removed",
@@ -54,7 +54,7 @@ _FRONT, _SEEN = normalise.Prepend("▁"), normalise.Replace(" ", "▁")
 
 def _steps(part: SentencePieceNormaliser) -> list[Normaliser]:
     """What sentencepiece does to a text, one step after the other."""
-    from lineal.tokenizers.charsmap import Charsmap
+    from lineal.tokenizers.text.charsmap import Charsmap
 
     if part.treat_whitespace_as_suffix or part.keep:
         raise ModelError(
@@ -74,7 +74,7 @@ def _sentencepiece(parts: list[Normaliser]) -> Normaliser | None:
     charsmap = getattr(parts[0], "charsmap", b"") if parts else b""
     if not charsmap and _SPACES not in parts:
         return None
-    from lineal.tokenizers.charsmap import SentencePieceNormaliser
+    from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
 
     found = SentencePieceNormaliser(
         charsmap,
@@ -105,7 +105,7 @@ def _with_pattern(field: Field, make: Callable[[str], Any], *, literal: bool = F
 
 
 def _charsmap(field: Field) -> Normaliser:
-    from lineal.tokenizers.charsmap import Charsmap
+    from lineal.tokenizers.text.charsmap import Charsmap
 
     blob = field["precompiled_charsmap"]
     try:
@@ -173,7 +173,7 @@ def written_normaliser(part: Normaliser | None) -> dict[str, Any] | None:
 
 
 def _written_charsmap(part: Normaliser) -> dict[str, Any]:
-    from lineal.tokenizers.charsmap import Charsmap, SentencePieceNormaliser
+    from lineal.tokenizers.text.charsmap import Charsmap, SentencePieceNormaliser
 
     if isinstance(part, Charsmap):
         return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(part.charsmap).decode()}

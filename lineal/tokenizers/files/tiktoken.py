@@ -23,7 +23,7 @@ from lineal.tokenizers.files.reading import MissingPart, read_bytes, read_json
 from lineal.tokenizers.parts import Splitter
 from lineal.tokenizers.pipeline import Pipeline
 from lineal.tokenizers.settings import Settings
-from lineal.tokenizers.split import Cl100k, Gpt2, O200k, Regex, compile_pattern
+from lineal.tokenizers.text.split import Cl100k, Gpt2, O200k, Regex, compile_pattern
 
 _FILL = {
     "<|fim_prefix|>": 100258,

@@ -13,11 +13,11 @@ from lineal.tokenizers.base import write_whole
 from lineal.tokenizers.bpe import BPE
 from lineal.tokenizers.files.models import printed, read_model, vocabulary_of
 from lineal.tokenizers.files.reading import Field, read_json, read_text
-from lineal.tokenizers.normalise import Bert
 from lineal.tokenizers.pipeline import Pipeline
 from lineal.tokenizers.settings import Settings
-from lineal.tokenizers.split import BertSplit, Gpt2, WhitespaceSplit
 from lineal.tokenizers.template import Template
+from lineal.tokenizers.text.normalise import Bert
+from lineal.tokenizers.text.split import BertSplit, Gpt2, WhitespaceSplit
 from lineal.tokenizers.wordpiece import WordPiece
 
 END = "<|endoftext|>"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import lineal.tokenizers.core
 from lineal.native import compiled
-from lineal.tokenizers.charsmap import CORE, SentencePieceNormaliser
 from lineal.tokenizers.double_array import TRIE
+from lineal.tokenizers.text.charsmap import CORE, SentencePieceNormaliser
 
 FOLDER = lineal.tokenizers.core.__path__[0]
 RULES = {

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import lineal.tokenizers.core
 from lineal import native
-from lineal.tokenizers.patterns import BEHAVIOURS
-from lineal.tokenizers.split import (
+from lineal.tokenizers.text.patterns import BEHAVIOURS
+from lineal.tokenizers.text.split import (
     BertSplit,
     ByClass,
     Cl100k,
@@ -28,7 +28,7 @@ from lineal.tokenizers.split import (
     class_codes,
     pieces_of_pieces,
 )
-from lineal.tokenizers.unicode_table import classes
+from lineal.tokenizers.text.unicode_table import classes
 
 FOLDER = lineal.tokenizers.core.__path__[0]
 ODD = "aAsStlLveE'' .!/\t\r\n\u3000\u0085é日ſ\u0301Ⅷ9\U0001f600"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import lineal.tokenizers.core
 from lineal import native
-from lineal.tokenizers.patterns import BEHAVIOURS
-from lineal.tokenizers.split import (
+from lineal.tokenizers.text.patterns import BEHAVIOURS
+from lineal.tokenizers.text.split import (
     BertSplit,
     ByClass,
     Cl100k,
@@ -26,7 +26,7 @@ from lineal.tokenizers.split import (
     WhitespaceSplit,
     class_codes,
 )
-from lineal.tokenizers.unicode_table import classes
+from lineal.tokenizers.text.unicode_table import classes
 
 FOLDER = lineal.tokenizers.core.__path__[0]
 BYTES = st.one_of(

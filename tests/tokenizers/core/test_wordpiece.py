@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import lineal.tokenizers.core
 from lineal import native
-from lineal.tokenizers import normalise
 from lineal.tokenizers.matching import Matcher
-from lineal.tokenizers.normalise import Bert
+from lineal.tokenizers.text import normalise
+from lineal.tokenizers.text.normalise import Bert
 from lineal.tokenizers.wordpiece import WordPiece
 from lineal.tokenizers.wordpiece_train import Vocabulary, merge_by_core, merge_plainly
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from lineal.errors import ModelError
-from lineal.tokenizers import Pipeline, normalise, split
-from lineal.tokenizers.charsmap import SentencePieceNormaliser
+from lineal.tokenizers import Pipeline
 from lineal.tokenizers.files.huggingface import read_huggingface
 from lineal.tokenizers.files.proto import (
     RunSplit,
@@ -28,6 +27,8 @@ from lineal.tokenizers.sentencepiece import (
     build_model,
     write_model,
 )
+from lineal.tokenizers.text import normalise, split
+from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.training import KINDS, Learning, train
 from lineal.tokenizers.unigram import Unigram
 

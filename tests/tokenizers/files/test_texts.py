@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.errors import ModelError
-from lineal.tokenizers import normalise, split
-from lineal.tokenizers.charsmap import SentencePieceNormaliser
 from lineal.tokenizers.files.proto import RunSplit
 from lineal.tokenizers.files.reading import Field, MissingPart
 from lineal.tokenizers.files.texts import (
@@ -22,7 +20,9 @@ from lineal.tokenizers.files.texts import (
     written_splitter,
 )
 from lineal.tokenizers.parts import Normaliser, Splitter
-from lineal.tokenizers.prepared import MarkedWords, Prepared, ReplacePattern
+from lineal.tokenizers.text import normalise, split
+from lineal.tokenizers.text.charsmap import SentencePieceNormaliser
+from lineal.tokenizers.text.prepared import MarkedWords, Prepared, ReplacePattern
 
 NORMALISERS: list[Normaliser | None] = [
     None,

@@ -19,9 +19,9 @@ from lineal.tokenizers.files.known import ALL, pattern_of, splitter_of
 from lineal.tokenizers.files.ranks import merges_of
 from lineal.tokenizers.files.tiktoken import read_tiktoken, write_tiktoken
 from lineal.tokenizers.files.vocabularies import read_vocabulary_and_merges
-from lineal.tokenizers.normalise import Lowercase
 from lineal.tokenizers.pipeline import Pipeline
-from lineal.tokenizers.split import Cl100k, Digits, Gpt2, O200k, Regex, Whole
+from lineal.tokenizers.text.normalise import Lowercase
+from lineal.tokenizers.text.split import Cl100k, Digits, Gpt2, O200k, Regex, Whole
 
 many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

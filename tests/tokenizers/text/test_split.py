@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.errors import UsageError
-from lineal.tokenizers import split
 from lineal.tokenizers.parts import Splitter
-from lineal.tokenizers.patterns import BEHAVIOURS
-from lineal.tokenizers.split import (
+from lineal.tokenizers.text import split
+from lineal.tokenizers.text.patterns import BEHAVIOURS
+from lineal.tokenizers.text.split import (
     BertSplit,
     ByClass,
     Cl100k,

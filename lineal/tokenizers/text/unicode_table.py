@@ -3,7 +3,7 @@
 Python's own `unicodedata` changes with Python, and a tokenizer must not: so the general categories are kept here, as the
 lengths of their runs. They were made by `pack` from a `unicodedata` of that version (Python 3.14 has it):
 
-    python3.14 -m lineal.tokenizers.unicode_table        prints PACKED anew
+    python3.14 -m lineal.tokenizers.text.unicode_table        prints PACKED anew
 """
 
 from __future__ import annotations

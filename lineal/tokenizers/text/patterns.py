@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from lineal.errors import UsageError
-from lineal.tokenizers.unicode_table import LETTER, LOWER, NUMBER, PUNCTUATION, SPACE, UPPER, WORD
+from lineal.tokenizers.text.unicode_table import LETTER, LOWER, NUMBER, PUNCTUATION, SPACE, UPPER, WORD
 
 Pieces = Iterator[tuple[int, int]]
 Segment = tuple[int, int, bool]

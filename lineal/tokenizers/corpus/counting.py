@@ -21,10 +21,10 @@ from typing import Any
 
 from lineal import native
 from lineal.errors import DataError, UsageError
+from lineal.tokenizers.corpus.reading import Part, blocks, parts_of, place_of
 from lineal.tokenizers.parts import Normaliser, Splitter
 from lineal.tokenizers.piece_table import DictTable, Flat, FlatTable, spans_of
-from lineal.tokenizers.reading import Part, blocks, parts_of, place_of
-from lineal.tokenizers.split import line_spans
+from lineal.tokenizers.text.split import line_spans
 
 MAGIC = b"lineal counts 1\n"
 SEVERAL = 1 << 16
@@ -307,7 +307,7 @@ def count_files(
     if alone:
         ahead: Iterator[PieceCounts] = iter(())
     else:
-        from lineal.tokenizers.count_worker import counted
+        from lineal.tokenizers.corpus.count_worker import counted
 
         ahead = counted(parts, normaliser, splitter, workers, cap)
     for part in parts:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from lineal.errors import DataError, LinealError, UsageError
-from lineal.tokenizers import count_worker
-from lineal.tokenizers.count_worker import Worker, counted, describe, rebuild, serve
-from lineal.tokenizers.counting import PieceCounts, count_part
-from lineal.tokenizers.normalise import Chain, Lowercase, Replace
+from lineal.tokenizers.corpus import count_worker
+from lineal.tokenizers.corpus.count_worker import Worker, counted, describe, rebuild, serve
+from lineal.tokenizers.corpus.counting import PieceCounts, count_part
+from lineal.tokenizers.corpus.reading import Part
 from lineal.tokenizers.parts import Splitter
-from lineal.tokenizers.reading import Part
-from lineal.tokenizers.split import Cl100k, Digits, Gpt2, Regex, Splits
+from lineal.tokenizers.text.normalise import Chain, Lowercase, Replace
+from lineal.tokenizers.text.split import Cl100k, Digits, Gpt2, Regex, Splits
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers import normalise
-from lineal.tokenizers.marks import ranges
-from lineal.tokenizers.normalise import (
+from lineal.tokenizers.parts import Normaliser
+from lineal.tokenizers.text import normalise
+from lineal.tokenizers.text.marks import ranges
+from lineal.tokenizers.text.normalise import (
     Bert,
     Chain,
     Lowercase,
@@ -29,7 +30,6 @@ from lineal.tokenizers.normalise import (
     Unicode,
     utf8,
 )
-from lineal.tokenizers.parts import Normaliser
 
 FORMS = [Unicode(form) for form in ("NFC", "NFD", "NFKC", "NFKD")]
 BERTS = [

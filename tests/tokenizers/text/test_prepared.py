@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lineal.errors import UsageError
-from lineal.tokenizers.normalise import SpaceInFront
 from lineal.tokenizers.parts import Normaliser
-from lineal.tokenizers.prepared import MarkedWords, Prepared, ReplacePattern
-from lineal.tokenizers.split import Whole
+from lineal.tokenizers.text.normalise import SpaceInFront
+from lineal.tokenizers.text.prepared import MarkedWords, Prepared, ReplacePattern
+from lineal.tokenizers.text.split import Whole
 
 texts = st.text("a b▁\t\u3000é猫", max_size=20)
 

@@ -21,13 +21,13 @@ from typing import Any
 
 from lineal import errors
 from lineal.errors import LinealError, UsageError
-from lineal.tokenizers.counting import PieceCounts, count_part
+from lineal.tokenizers.corpus.counting import PieceCounts, count_part
+from lineal.tokenizers.corpus.reading import Part
 from lineal.tokenizers.parts import Normaliser, Splitter
-from lineal.tokenizers.reading import Part
 
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
-    "from lineal.tokenizers.count_worker import serve; serve(sys.stdin.buffer, sys.stdout.buffer)"
+    "from lineal.tokenizers.corpus.count_worker import serve; serve(sys.stdin.buffer, sys.stdout.buffer)"
 )
 
 

@@ -7,9 +7,19 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from lineal.errors import UsageError
-from lineal.tokenizers import patterns
-from lineal.tokenizers.patterns import behave, cl100k, contraction, gpt2, matches, o200k, run, until, words
-from lineal.tokenizers.unicode_table import LETTER, NUMBER, PUNCTUATION, SPACE, classes
+from lineal.tokenizers.text import patterns
+from lineal.tokenizers.text.patterns import (
+    behave,
+    cl100k,
+    contraction,
+    gpt2,
+    matches,
+    o200k,
+    run,
+    until,
+    words,
+)
+from lineal.tokenizers.text.unicode_table import LETTER, NUMBER, PUNCTUATION, SPACE, classes
 
 
 def kinds(text: str) -> bytes:

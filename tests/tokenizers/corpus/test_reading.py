@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError
-from lineal.tokenizers import reading
-from lineal.tokenizers.reading import Part, blocks, parts_of, place_of, safe_cut
+from lineal.tokenizers.corpus import reading
+from lineal.tokenizers.corpus.reading import Part, blocks, parts_of, place_of, safe_cut
 
 
 @pytest.fixture

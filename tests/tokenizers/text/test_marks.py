@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from lineal.tokenizers import added
-from lineal.tokenizers.marks import (
+from lineal.tokenizers.text.marks import (
     FORMATS,
     IDEOGRAPHS,
     MARKS,

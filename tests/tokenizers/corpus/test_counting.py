@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers import counting, reading
-from lineal.tokenizers.counting import PieceCounts, count_files, count_texts, merge_counts
-from lineal.tokenizers.normalise import Lowercase, SpaceInFront
-from lineal.tokenizers.split import Gpt2, SymbolSplit, Whitespace, Whole
+from lineal.tokenizers.corpus import counting, reading
+from lineal.tokenizers.corpus.counting import PieceCounts, count_files, count_texts, merge_counts
+from lineal.tokenizers.text.normalise import Lowercase, SpaceInFront
+from lineal.tokenizers.text.split import Gpt2, SymbolSplit, Whitespace, Whole
 
 TEXT = "The cat's on the mat.\n\n  It isn't the bat's mat,  is it?\nÉté, 日本 \u3000 12\n"
 PIECES = st.dictionaries(st.binary(min_size=1, max_size=12), st.integers(0, 1 << 40), max_size=40)

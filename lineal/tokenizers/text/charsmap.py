@@ -19,8 +19,8 @@ from typing import Any
 from lineal.errors import ModelError
 from lineal.native import compiled
 from lineal.tokenizers.double_array import TRIE, build_trie
-from lineal.tokenizers.normalise import utf8
 from lineal.tokenizers.parts import Normaliser
+from lineal.tokenizers.text.normalise import utf8
 
 SYMBOL = "▁".encode()
 CORE = "lineal.tokenizers.core.charsmap"

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError, ModelError
-from lineal.tokenizers import charsmap
-from lineal.tokenizers.charsmap import Charsmap, SentencePieceNormaliser, read_charsmap
 from lineal.tokenizers.sentencepiece import read_model
+from lineal.tokenizers.text import charsmap
+from lineal.tokenizers.text.charsmap import Charsmap, SentencePieceNormaliser, read_charsmap
 
 MODELS = (
     "tok_sentencepiece/test_model.model",

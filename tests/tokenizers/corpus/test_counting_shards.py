@@ -14,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lineal.errors import DataError
-from lineal.tokenizers import counting, reading
-from lineal.tokenizers.counting import MAGIC, PieceCounts, count_files, count_part, count_texts, merge_counts
-from lineal.tokenizers.normalise import Lowercase
+from lineal.tokenizers.corpus import counting, reading
+from lineal.tokenizers.corpus.counting import (
+    MAGIC,
+    PieceCounts,
+    count_files,
+    count_part,
+    count_texts,
+    merge_counts,
+)
+from lineal.tokenizers.corpus.reading import Part, blocks, parts_of, place_of
 from lineal.tokenizers.parts import Splitter
-from lineal.tokenizers.reading import Part, blocks, parts_of, place_of
-from lineal.tokenizers.split import BertSplit, Cl100k, Digits, Gpt2, Splits, SymbolSplit, Whole
+from lineal.tokenizers.text.normalise import Lowercase
+from lineal.tokenizers.text.split import BertSplit, Cl100k, Digits, Gpt2, Splits, SymbolSplit, Whole
 
 TEXTS = st.lists(st.text("aB' 1\n\r.é日\U0001f600\u2028\0", max_size=12), max_size=8)
 SPLITTERS: list[Splitter] = [

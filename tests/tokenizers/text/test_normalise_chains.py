@@ -11,8 +11,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError
-from lineal.tokenizers.marks import MARKS, NONSPACING, WHITE, is_control, is_ideograph
-from lineal.tokenizers.normalise import (
+from lineal.tokenizers.parts import Normaliser
+from lineal.tokenizers.text.marks import MARKS, NONSPACING, WHITE, is_control, is_ideograph
+from lineal.tokenizers.text.normalise import (
     Bert,
     Chain,
     EachAlone,
@@ -26,7 +27,6 @@ from lineal.tokenizers.normalise import (
     Unicode,
     moves,
 )
-from lineal.tokenizers.parts import Normaliser
 
 FORMS = [Unicode(form) for form in ("NFC", "NFD", "NFKC", "NFKD")]
 # Made once: each has tables that grow with the characters it meets.

@@ -6,8 +6,17 @@ import unicodedata
 
 import pytest
 
-from lineal.tokenizers import unicode_table
-from lineal.tokenizers.unicode_table import CATEGORIES, CODES, PACKED, SPACE, WORD, categories, classes, pack
+from lineal.tokenizers.text import unicode_table
+from lineal.tokenizers.text.unicode_table import (
+    CATEGORIES,
+    CODES,
+    PACKED,
+    SPACE,
+    WORD,
+    categories,
+    classes,
+    pack,
+)
 
 
 def test_the_table_is_what_python_says() -> None:

@@ -1,6 +1,6 @@
 """Ways of cutting a text into pieces before any vocabulary is asked.
 
-Each is a frozen value. Its rule stands in `lineal.tokenizers.patterns`, character by character; the compiled scanner
+Each is a frozen value. Its rule stands in `lineal.tokenizers.text.patterns`, character by character; the compiled scanner
 (`lineal.tokenizers.core.scan`) gives the same pieces from the bytes.
 """
 
@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 
 from lineal import native
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers import patterns
 from lineal.tokenizers.parts import Normaliser, Splitter
-from lineal.tokenizers.patterns import BEHAVIOURS, Pieces, Segment
-from lineal.tokenizers.unicode_table import NUMBER, PUNCTUATION, SPACE, classes
+from lineal.tokenizers.text import patterns
+from lineal.tokenizers.text.patterns import BEHAVIOURS, Pieces, Segment
+from lineal.tokenizers.text.unicode_table import NUMBER, PUNCTUATION, SPACE, classes
 
 LONGEST = (1 << 31) - 1
 CL100K, O200K, WORDS, BERT, MATCHES, GPT2 = range(6)
@@ -149,7 +149,7 @@ class Gpt2(ByClass):
     @property
     def before(self) -> Normaliser | None:
         """The space in front."""
-        from lineal.tokenizers.normalise import SpaceInFront
+        from lineal.tokenizers.text.normalise import SpaceInFront
 
         return SpaceInFront() if self.prefix_space else None
 
@@ -377,7 +377,7 @@ class Splits(Splitter):
     @property
     def before(self) -> Normaliser | None:
         """What its parts do to a text, which for all but the first should be nothing."""
-        from lineal.tokenizers.normalise import Chain
+        from lineal.tokenizers.text.normalise import Chain
 
         changes = tuple(part.before for part in self.parts if part.before)
         return (changes[0] if len(changes) == 1 else Chain(changes)) if changes else None

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lineal.errors import DataError
-from lineal.tokenizers import documents, reading
-from lineal.tokenizers.documents import DOCUMENT, read_documents, read_lines, read_texts
+from lineal.tokenizers.corpus import documents, reading
+from lineal.tokenizers.corpus.documents import DOCUMENT, read_documents, read_lines, read_texts
 
 
 def test_lines_lose_their_ends_and_nothing_else(tmp_path: Path) -> None:

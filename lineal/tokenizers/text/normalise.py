@@ -1,7 +1,7 @@
 """Normalisers: Unicode forms, case, accents, white space, BERT's, and chains of them.
 
 Each is a frozen value with two methods: `__call__` is fast, `align` says where each character came from. Characters are
-those of the interpreter's Unicode version, but for marks, controls and white space, which `lineal.tokenizers.marks` fixes.
+those of the interpreter's Unicode version, but for marks, controls and white space, which `lineal.tokenizers.text.marks` fixes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import cast
 
 from lineal import native
 from lineal.errors import DataError, UsageError
-from lineal.tokenizers.marks import MARKS, NONSPACING, WHITE, is_control, is_ideograph
 from lineal.tokenizers.parts import Normaliser
+from lineal.tokenizers.text.marks import MARKS, NONSPACING, WHITE, is_control, is_ideograph
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 PREPENDS = ("always", "first", "never")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from lineal.errors import DataError
-from lineal.tokenizers.reading import LONGEST_LINE, blocks, parts_of, safe_cut
+from lineal.tokenizers.corpus.reading import LONGEST_LINE, blocks, parts_of, safe_cut
 
 STANDARD = "-"
 """The name of standard input."""
