@@ -119,7 +119,7 @@ def train_rustbpe(path: Path, size: int) -> tuple[float, Any]:
     """rustbpe's."""
     import rustbpe
 
-    tokenizer = rustbpe.Tokenizer()
+    tokenizer = rustbpe.Tokenizer()  # type: ignore[attr-defined]
 
     def work() -> None:
         with open(path, encoding="utf-8", newline="") as lines:

@@ -36,7 +36,9 @@ def ways(edges: array[int]) -> dict[tuple[int, int], int]:
 @example([b"", b"##", b"##a", b"a", b"a"], b"##")
 @example([bytes(range(256))], b"\0")
 def test_the_tree_says_every_token_and_no_other(tokens: list[bytes], prefix: bytes):
-    edges, ids = grow(matching_core(), tokens, prefix)
+    core = matching_core()
+    assert core is not None
+    edges, ids = grow(core, tokens, prefix)
     steps, said = ways(edges), {}
     # From node 0 whole tokens, from node 1 those inside words; the rest is found by following each edge.
     reached = [(start, start, b"") for start in (0, 1)]

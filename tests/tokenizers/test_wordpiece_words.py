@@ -201,7 +201,9 @@ def by_brute_force(counts: Mapping[str, int], size: int, score: str, least: int,
     return tokens
 
 
-def trained(counts: Mapping[bytes, int], size: int, score: str, least: int, prefix: bytes) -> list[str]:
+def trained(
+    counts: Mapping[bytes, int] | PieceCounts, size: int, score: str, least: int, prefix: bytes
+) -> list[str]:
     """The same by `train_wordpiece`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
