@@ -89,7 +89,11 @@ def recipe_of(asked: dict[str, Any]) -> Recipe:
     from lineal.recipes.environment import OnEnvironment, trained_on_environments
 
     recipe = find_recipe(asked["recipe"])
-    return Recipe(recipe.name, OnEnvironment(recipe.name)) if trained_on_environments(asked["options"]) else recipe
+    return (
+        Recipe(recipe.name, OnEnvironment(recipe.name))
+        if trained_on_environments(asked["options"])
+        else recipe
+    )
 
 
 def run(words: list[str]) -> int:

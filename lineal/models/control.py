@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,9 +57,10 @@ class ControlConfig:
         return Shape((self.features, *self.hidden, kind.outputs), self.activation, kind.spread)
 
     @classmethod
-    def from_json(cls, record: dict) -> ControlConfig:
-        """The configuration that `dataclasses.asdict` and JSON made a record of."""
-        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in record.items()})
+    def from_json(cls, record: dict[str, Any]) -> ControlConfig:
+        """The configuration that `config_to_json` and JSON made a record of."""
+        values: dict[str, Any] = {n: tuple(x) if isinstance(x, list) else x for n, x in record.items()}
+        return cls(**values)
 
 
 class ControlPolicy(nn.Module):
@@ -109,7 +111,9 @@ class Reading:
     def __init__(self, policy: ControlPolicy, layers: Layers, inner: list[Tensor], spread_E: Tensor) -> None:
         self.policy, self.layers, self.inner = policy, layers, inner
         self.output_KNO = inner[-1].requires_grad_()
-        self.spread_E = spread_E.clone().requires_grad_(policy.config.learn_std) if len(spread_E) else spread_E
+        self.spread_E = (
+            spread_E.clone().requires_grad_(policy.config.learn_std) if len(spread_E) else spread_E
+        )
 
     def scores(self, action: Tensor, *, entropy: bool = False, old: Old | None = None) -> Scores:
         """logp, value, and on request entropy and exact KL from the old policy, each [N, 1]: a step is a row."""
@@ -190,6 +194,6 @@ def _shape(tensors: dict[str, Tensor], name: str) -> str:
     return str(tuple(tensors[name].shape)) if name in tensors else "absent"
 
 
-def config_to_json(config: ControlConfig) -> dict:
+def config_to_json(config: ControlConfig) -> dict[str, Any]:
     """The configuration as JSON values."""
     return dataclasses.asdict(config)

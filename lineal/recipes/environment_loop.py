@@ -98,7 +98,9 @@ def open_loop(config: EnvironmentConfig, run: Run) -> EnvironmentLoop:
     # Only the steps of whole episodes are unknown before; schedules then follow env_steps.
     span = total if not parts.whole_episodes else max(1, config.run.env_steps)
     guard = Guard(run.refused, in_a_row=going.refused)
-    schedules = [make_schedule(name, span) for name in (config.algorithm.schedule, config.algorithm.clip_schedule)]
+    schedules = [
+        make_schedule(name, span) for name in (config.algorithm.schedule, config.algorithm.clip_schedule)
+    ]
     return EnvironmentLoop(config, run, parts, going, guard, *schedules, total, done)
 
 
@@ -159,7 +161,11 @@ def train_step(loop: EnvironmentLoop, step: int) -> dict[str, Any]:
     going.env_steps += experience.env_steps
     going.refused = loop.guard.in_a_row
     spent = time.monotonic() - begun
-    times = {"step_time": spent, "sample_time": sampled - begun, "env_steps_per_second": experience.env_steps / spent}
+    times = {
+        "step_time": spent,
+        "sample_time": sampled - begun,
+        "env_steps_per_second": experience.env_steps / spent,
+    }
     loop.run.time(step, times)
     metrics: dict[str, Any] = {"env_steps": going.env_steps, "return_100": going.note(experience.returns)}
     if experience.returns:
@@ -180,10 +186,14 @@ def _at(algorithm: Algorithm, share: float) -> Algorithm:
     surrogate = algorithm.surrogate
     if share == 1.0 or not isinstance(surrogate, Clip):
         return algorithm
-    return replace(algorithm, surrogate=replace(surrogate, low=surrogate.low * share, high=surrogate.high * share))
+    return replace(
+        algorithm, surrogate=replace(surrogate, low=surrogate.low * share, high=surrogate.high * share)
+    )
 
 
-def _learn(loop: EnvironmentLoop, algorithm: Algorithm, experience: Experience, step: int) -> dict[str, float]:
+def _learn(
+    loop: EnvironmentLoop, algorithm: Algorithm, experience: Experience, step: int
+) -> dict[str, float]:
     """One update; moves the algorithm's state on, and returns the metrics."""
     parts, going, guard = loop.parts, loop.going, loop.guard
     rollout = experience.rollout

@@ -51,7 +51,6 @@ def restore_policy(run: Run, parts: EnvironmentParts) -> tuple[int, dict[str, An
     prefix = "optimiser/"
     moved = {name[len(prefix) :]: t for name, t in found.tensors.items() if name.startswith(prefix)}
     load_optimizer(parts.optimiser, moved, found.state["optimiser"], {"theta": parts.leaf})
-    parts.collector.actor.refresh()
     note(f"continuing after step {found.step}")
     return found.step, found.state
 

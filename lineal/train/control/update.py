@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lineal.models.actions import Gaussian
-from lineal.models.control import ControlPolicy, Old, Reading
+from lineal.models.control import ControlPolicy, Reading
 from lineal.models.perceptron import cotangent, tangent
 from lineal.objectives.algorithm import (
     Adam,
