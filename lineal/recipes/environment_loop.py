@@ -98,10 +98,10 @@ def open_loop(config: EnvironmentConfig, run: Run) -> EnvironmentLoop:
     # Only the steps of whole episodes are unknown before; schedules then follow env_steps.
     span = total if not parts.whole_episodes else max(1, config.run.env_steps)
     guard = Guard(run.refused, in_a_row=going.refused)
-    schedules = [
+    rate, clip = (
         make_schedule(name, span) for name in (config.algorithm.schedule, config.algorithm.clip_schedule)
-    ]
-    return EnvironmentLoop(config, run, parts, going, guard, *schedules, total, done)
+    )
+    return EnvironmentLoop(config, run, parts, going, guard, rate, clip, total, done)
 
 
 def run(config: EnvironmentConfig, run: Run) -> None:

@@ -164,8 +164,9 @@ def fisher_product(policy: ControlPolicy, reading: Reading, weight_N: Tensor) ->
     along_1P, back_1P = (torch.zeros(1, shape.count, dtype=policy.theta.dtype) for _ in range(2))
     along, back = shape.layers(along_1P), shape.layers(back_1P)
     inner = [x.detach() for x in reading.inner]
-    learned = policy.config.learn_std and isinstance(kind, Gaussian)
-    block_EE = kind.spread_fisher(spread_E) * weight_N.sum() if learned else None
+    block_EE = None
+    if policy.config.learn_std and isinstance(kind, Gaussian):
+        block_EE = kind.spread_fisher(spread_E) * weight_N.sum()
 
     def product(vector: Tensor) -> Tensor:
         along_1P[0, : policy.moving] = vector

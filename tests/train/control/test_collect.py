@@ -96,17 +96,18 @@ def test_values_after_a_step_see_through_the_reset() -> None:
     made = collector(Counting())
     rollout = made.collect(1, 5).rollout
     assert rollout.value_BT is not None and rollout.next_value_BT is not None
-    near = {"abs": 1e-12}
-    assert float(rollout.value_BT[0, 3]) == pytest.approx(value(made, 1, 0), **near)
-    assert float(rollout.next_value_BT[0, 1]) == pytest.approx(value(made, 0, 2), **near)
-    assert float(rollout.next_value_BT[0, 2]) == pytest.approx(value(made, 0, 3), **near), "before the reset"
-    assert float(rollout.next_value_BT[0, 4]) == pytest.approx(value(made, 1, 2), **near), (
+    assert float(rollout.value_BT[0, 3]) == pytest.approx(value(made, 1, 0), abs=1e-12)
+    assert float(rollout.next_value_BT[0, 1]) == pytest.approx(value(made, 0, 2), abs=1e-12)
+    assert float(rollout.next_value_BT[0, 2]) == pytest.approx(value(made, 0, 3), abs=1e-12), (
+        "before the reset"
+    )
+    assert float(rollout.next_value_BT[0, 4]) == pytest.approx(value(made, 1, 2), abs=1e-12), (
         "after the last step"
     )
     advantage_BT = GAE(discount=0.9, trace_decay=0.0, whiten="off")(rollout, AlgorithmState())
     cut = 3 + 0.9 * value(made, 0, 3) - value(made, 0, 2)
-    assert float(advantage_BT[0, 2]) == pytest.approx(cut, **near), "a cut episode bootstraps"
-    assert float(advantage_BT[1, 3]) == pytest.approx(4 - value(made, 0, 3), **near), (
+    assert float(advantage_BT[0, 2]) == pytest.approx(cut, abs=1e-12), "a cut episode bootstraps"
+    assert float(advantage_BT[1, 3]) == pytest.approx(4 - value(made, 0, 3), abs=1e-12), (
         "a finished one does not"
     )
 

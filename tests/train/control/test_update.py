@@ -159,8 +159,12 @@ def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(
         return activations(theta_1P, inputs, policy.shape)[-1][0], policy.shape.tail(theta_1P)[0]
 
     theta_P = policy.theta.detach()[0, : policy.moving].clone().requires_grad_()
-    kind, old = policy.actions, [x.detach() for x in outputs(theta_P)]
-    twice = kl_fisher_product([lambda: (kind.kl(*old, *outputs(theta_P)) * weight_N).sum()], [theta_P])
+    kind, (mean_NO, spread_E) = policy.actions, (x.detach() for x in outputs(theta_P))
+
+    def divergence() -> Tensor:
+        return (kind.kl(mean_NO, spread_E, *outputs(theta_P)) * weight_N).sum()
+
+    twice = kl_fisher_product([divergence], [theta_P])
     generator = torch.Generator().manual_seed(2)
     for _ in range(3):
         v_P = torch.randn(policy.moving, generator=generator, dtype=torch.float64)
@@ -173,7 +177,7 @@ def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(
             lambda t: outputs(t)[0].log_softmax(-1), theta_P.detach()
         )
         assert isinstance(jacobian_NVP, Tensor)
-        p_NV = old[0].softmax(-1)
+        p_NV = mean_NO.softmax(-1)
         explicit = torch.einsum("n,nv,nvp,nvq->pq", weight_N, p_NV, jacobian_NVP, jacobian_NVP)
         assert relative(dense_matrix(product, theta_P.detach()), explicit) < 1e-12
 
