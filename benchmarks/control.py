@@ -174,7 +174,14 @@ def returns(algorithm: str, env: str, steps: int, bar: float, seeds: tuple[int, 
     }
     unit = f"return after {steps:,} steps, median"
     yield Figure(
-        f"{algorithm} on {env}: return", reached, None, unit, f">= {bar:g}", reached >= bar, seeds=seeds, details=details
+        f"{algorithm} on {env}: return",
+        reached,
+        None,
+        unit,
+        f">= {bar:g}",
+        reached >= bar,
+        seeds=seeds,
+        details=details,
     )
 
 

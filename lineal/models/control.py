@@ -94,9 +94,15 @@ class ControlPolicy(nn.Module):
         """The covariance's parameters."""
         return self.shape.tail(self.theta.detach())[0]
 
-    def read(self, input_NF: Float[Tensor, "N F"], part: slice = slice(None)) -> Reading:
-        """Run the perceptrons (or only those of `part`) on inputs: what scores and gradients are made from."""
-        layers = self.shape.layers(self.theta.detach()[part])
+    def read(
+        self, input_NF: Float[Tensor, "N F"], part: slice = slice(None), layers: Layers | None = None
+    ) -> Reading:
+        """Run the perceptrons (or only those of `part`) on inputs: what scores and gradients are made from.
+
+        layers: those of `part`, for whoever reads often and keeps them.
+        """
+        if layers is None:
+            layers = self.shape.layers(self.theta.detach()[part])
         inner = entered(layers, input_NF, self.shape)
         return Reading(self, layers, inner, self.spread())
 
@@ -135,11 +141,18 @@ class Reading:
         shape = self.policy.shape
         leaves = [self.output_KNO, self.spread_E] if self.spread_E.requires_grad else [self.output_KNO]
         slopes = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        cotangent(self.layers, slopes[0], self.inner, shape.layers(into_KP), shape)
+        self.pull(slopes[0], slopes[1] if len(slopes) > 1 else None, shape.layers(into_KP), into_KP)
+
+    def pull(
+        self, to_output_KNO: Tensor, to_spread_E: Tensor | None, into: Layers, into_KP: Float[Tensor, "K P"]
+    ) -> None:
+        """Write the gradient in theta, given that in the outputs and in the spread; `into`: layers of `into_KP`."""
+        shape = self.policy.shape
+        cotangent(self.layers, to_output_KNO, self.inner, into, shape)
         if shape.extra:
             tail_KE = shape.tail(into_KP).zero_()
-            if self.spread_E.requires_grad:
-                tail_KE[0] = slopes[1]
+            if to_spread_E is not None and self.spread_E.requires_grad:
+                tail_KE[0] = to_spread_E
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from lineal.objectives.algorithm import (
 from lineal.objectives.penalty import SqrtKL
 from lineal.objectives.policy import named
 from lineal.objectives.prepare import weigh
+from lineal.objectives.surrogate import Linear
 from lineal.ops.linear import conjugate_gradient, dense_matrix, kl_fisher_product
 from lineal.ops.logprob import gather_logp
 from lineal.optim.groups import adamw
@@ -36,6 +37,7 @@ from lineal.train.control.collect import Collector
 from lineal.train.control.parts import policy_config
 from lineal.train.control.update import (
     ACTOR,
+    Quick,
     StepProblem,
     accumulate,
     adam_update,
@@ -106,6 +108,38 @@ def test_the_gradient_is_autograds(name: str, env: str, options: PolicyOptions) 
         accumulate(work, part, found_KP)
         assert torch.allclose(found_KP, plainly(work, part)[1], rtol=1e-9, atol=1e-12)
         assert float(found_KP.abs().max()) > 0
+
+
+@pytest.mark.parametrize(("env", "options"), CASES)
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "linear"])
+def test_the_quick_gradient_is_the_same(name: str, env: str, options: PolicyOptions) -> None:
+    algorithm = named("ppo" if name == "linear" else name)
+    if name == "linear":
+        algorithm = replace(algorithm, surrogate=Linear(), name="linear")
+    if name != "reinforce":
+        algorithm = override(algorithm, minibatches=3)
+    work = problem(algorithm, env, options)
+    # The ratios must have left 1, and some of them the bounds.
+    with torch.no_grad():
+        work.policy.theta.add_(
+            0.1 * torch.randn(work.policy.theta.shape, generator=torch.Generator().manual_seed(8))
+        )
+    assert Quick.fits(work)
+    quick_KP, slow_KP = torch.full_like(work.policy.theta, 5.0), torch.full_like(work.policy.theta, 7.0)
+    quick = Quick(work, quick_KP)
+    clipped = 0.0
+    for part in split(algorithm, work.batch, 0, by_step=name != "reinforce"):
+        quick(part)
+        sums = accumulate(work, part, slow_KP)
+        clipped += float(sums.get("clip_low", 0.0)) + float(sums.get("clip_high", 0.0))
+        assert torch.allclose(quick_KP, slow_KP, rtol=1e-9, atol=1e-12)
+    assert (clipped > 0) == (name == "ppo")
+
+
+def test_the_quick_gradient_leaves_penalties_and_value_clips_alone() -> None:
+    for changes in ({"entropy": 0.1}, {"value_clip": 0.2}):
+        assert not Quick.fits(problem(override(named("ppo"), **changes)))
+    assert not Quick.fits(problem(named("ppo-kl")))
 
 
 def test_steps_as_rows_and_rows_of_steps_give_the_same_bits() -> None:
