@@ -6,7 +6,7 @@ log-probabilities is done afterwards in torch, for all steps at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -239,8 +239,6 @@ class Collector:
         The value after a step is that of the next observation; where the episode was cut off there it is that of the
         observation before the reset, and where it terminated there is none (GAE puts 0).
         """
-        from dataclasses import replace
-
         count, steps = seen.reward_BT.shape
         after = [self._feature_BF, *(feature_F[None] for _, _, feature_F in seen.ends)]
         after_NF = torch.from_numpy(self.actor.normalised(np.concatenate(after)))
