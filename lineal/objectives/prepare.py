@@ -19,10 +19,10 @@ from lineal.objectives.batch import Batch
 from lineal.objectives.definition import Algorithm
 from lineal.objectives.group import renumber
 from lineal.objectives.penalty import ReferenceKL
-from lineal.objectives.reduction import PerBudget, PerToken
+from lineal.objectives.reduction import PerBudget, PerToken, Reduction
 from lineal.objectives.state import AlgorithmState
 from lineal.ops.logprob import kl_estimate
-from lineal.ops.masked import whiten
+from lineal.ops.masked import whiten, whiten_rows
 from lineal.ops.returns import discounted
 from lineal.types import Rollout
 
@@ -69,11 +69,11 @@ def prepare(algorithm: Algorithm, rollout: Rollout, state: AlgorithmState) -> Ba
 def weigh(algorithm: Algorithm, batch: Batch) -> Batch:
     """The batch as one whole optimiser batch: its weights, from its own mask and groups only."""
     dtype = batch.advantage_BT.dtype
-    return replace(
-        batch,
-        weight_BT=algorithm.reduction(batch.mask_BT, batch.group_B, dtype),
-        step_weight_BT=PerToken()(batch.mask_BT, batch.group_B, dtype),
-    )
+    step_weight_BT = PerToken()(batch.mask_BT, batch.group_B, dtype)
+    if isinstance(algorithm.reduction, PerToken):
+        return replace(batch, weight_BT=step_weight_BT, step_weight_BT=step_weight_BT)
+    weight_BT = algorithm.reduction(batch.mask_BT, batch.group_B, dtype)
+    return replace(batch, weight_BT=weight_BT, step_weight_BT=step_weight_BT)
 
 
 def correct(batch: Batch, behaviour_logp_BT: Float[Tensor, "B T"], cap: float = 2.0) -> Batch:
@@ -113,12 +113,22 @@ def split(
                 f"{algorithm.name} weighs or compares whole completions, and minibatches of steps have none. "
                 "Use PerToken, TokenRatio and an advantage per step, or minibatches=1."
             )
-        parts = [_flat_rows(batch, index_N) for index_N in _steps(batch.mask_BT, minibatches, order)]
+        whole = _shuffled_steps(batch, order)
+        return _cut_steps(whole, minibatches, algorithm.reduction, algorithm.advantage.whiten == "minibatch")
     else:
         parts = [batch.rows(index_N) for index_N in _whole_groups(batch.group_B, minibatches, order)]
     if algorithm.advantage.whiten == "minibatch":
         parts = [replace(part, advantage_BT=whiten(part.advantage_BT, part.mask_BT)) for part in parts]
     return [weigh(algorithm, part) for part in parts]
+
+
+def step_minibatches(batch: Batch, minibatches: int, seed: int) -> list[Batch]:
+    """The counted steps of a batch as rows of width 1, shuffled and cut, each part weighed as a mean over its steps.
+
+    For what is fitted beside the objective, such as the critic after a trust-region step.
+    """
+    order = torch.Generator().manual_seed(seed % 2**63)
+    return _cut_steps(_shuffled_steps(batch, order), minibatches, PerToken(), whitened=False)
 
 
 def penalised_reward(algorithm: Algorithm, rollout: Rollout, state: AlgorithmState) -> Float[Tensor, "B T"]:
@@ -165,12 +175,34 @@ def _whole_groups(group_B: Tensor, minibatches: int, order: torch.Generator) -> 
     return [order_B[low:high] for low, high in pairwise(bounds) if high > low]
 
 
-def _steps(mask_BT: Tensor, minibatches: int, order: torch.Generator) -> list[Tensor]:
-    place_N = mask_BT.flatten().nonzero()[:, 0]
-    count = place_N.shape[0]
-    order_N = torch.randperm(count, generator=order).to(place_N.device)
+def _shuffled_steps(batch: Batch, order: torch.Generator) -> Batch:
+    """The counted steps in a random order as rows of width 1."""
+    place_N = batch.mask_BT.flatten().nonzero()[:, 0]
+    return _flat_rows(batch, place_N[torch.randperm(place_N.shape[0], generator=order).to(place_N.device)])
+
+
+def _cut_steps(whole: Batch, minibatches: int, reduction: Reduction, whitened: bool) -> list[Batch]:
+    """Nearly equal runs of rows, each with its weights; what can be done for all at once is: every operation counts."""
+    count, dtype = whole.mask_BT.shape[0], whole.advantage_BT.dtype
     cuts = [count * part // minibatches for part in range(minibatches + 1)]
-    return [place_N[order_N[low:high]] for low, high in pairwise(cuts) if high > low]
+    if whitened and count % minibatches == 0:
+        rows_BN = whiten_rows(whole.advantage_BT.view(minibatches, -1))
+        whole, whitened = replace(whole, advantage_BT=rows_BN.view(count, 1)), False
+    # Every step counts here, so weights depend on a part's size alone.
+    weights: dict[int, tuple[Tensor, Tensor]] = {}
+    parts = []
+    for low, high in pairwise(cuts):
+        if high > low:
+            part = whole.rows(slice(low, high))
+            if high - low not in weights:
+                mean_N1 = PerToken()(part.mask_BT, part.group_B, dtype)
+                weights[high - low] = reduction(part.mask_BT, part.group_B, dtype), mean_N1
+            weight_N1, mean_N1 = weights[high - low]
+            advantage_N1 = whiten(part.advantage_BT, part.mask_BT) if whitened else part.advantage_BT
+            parts.append(
+                replace(part, advantage_BT=advantage_N1, weight_BT=weight_N1, step_weight_BT=mean_N1)
+            )
+    return parts
 
 
 def _flat_rows(batch: Batch, index_N: Tensor) -> Batch:
