@@ -5,6 +5,7 @@
     LinealError (ValueError)
     |-- UsageError        an option or a combination of options that cannot work      (exit 2)
     |-- DataError         a row, a file or an encoding that cannot be read
+    |-- EnvironmentFailure an environment that raised or returned nonsense
     |-- RewardError       a reward function that raised, hung or returned nonsense
     |-- ModelError        a model folder that cannot be loaded
     |-- CheckpointError   a checkpoint that is damaged or cannot be written
@@ -33,6 +34,10 @@ class DataError(LinealError):
 
 class RewardError(LinealError):
     """A reward function that raised, hung, or returned something that is no reward."""
+
+
+class EnvironmentFailure(LinealError):
+    """An environment that raised, changed its spaces, or returned something that is no observation or reward."""
 
 
 class ModelError(LinealError):

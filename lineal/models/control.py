@@ -1,0 +1,165 @@
+"""A policy for control, and its critic: two perceptrons in one flat matrix, with the normalisers they were trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lineal.errors import UsageError
+from lineal.models.actions import ActionKind, Choices, Gaussian
+from lineal.models.normaliser import Normaliser
+from lineal.models.perceptron import Shape, forward, start
+from lineal.types import Scores
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """What a control policy is made of.
+
+    features: numbers in an observation. choices: sizes of its discrete actions; () for real ones, of which there are
+    `reals`. critic: it has one. The last weights start at 0.01 (policy) and 1 (critic), hidden ones at sqrt 2, all
+    orthogonal, or as torch's Linear where `orthogonal` is false.
+    """
+
+    features: int
+    choices: tuple[int, ...] = ()
+    reals: int = 0
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    covariance: str = "diagonal"
+    learn_std: bool = True
+    log_std: float = 0.0
+    orthogonal: bool = True
+    critic: bool = True
+    normalise_observations: bool = False
+    normalise_rewards: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.choices) == bool(self.reals):
+            raise UsageError(
+                f"a policy with choices {self.choices} and {self.reals} real numbers: its actions are either. Give one."
+            )
+
+    @property
+    def actions(self) -> ActionKind:
+        """The kind of its actions."""
+        return Choices(self.choices) if self.choices else Gaussian(self.reals, self.covariance)
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of its perceptrons; the critic uses the first of the outputs."""
+        kind = self.actions
+        return Shape((self.features, *self.hidden, kind.outputs), self.activation, kind.spread)
+
+    @classmethod
+    def from_json(cls, record: dict) -> ControlConfig:
+        """The configuration that `dataclasses.asdict` and JSON made a record of."""
+        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in record.items()})
+
+
+class ControlPolicy(nn.Module):
+    """Actor (row 0) and critic (row 1) over the same observations; everything learned is `theta`, [K, P].
+
+    Inputs are already normalised (`Actor` does that as it acts); float32 unless `dtype` says float64.
+    """
+
+    def __init__(self, config: ControlConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config, self.actions, self.shape = config, config.actions, config.shape
+        generator = torch.Generator().manual_seed(seed)
+        used = (self.actions.outputs, 1)[: 1 + config.critic]
+        theta_KP = start(self.shape, used, (0.01, 1.0), config.orthogonal, generator)
+        self.shape.tail(theta_KP)[0, : config.reals] = config.log_std
+        self.theta = nn.Parameter(theta_KP.to(dtype))
+        self.observation = Normaliser(config.features) if config.normalise_observations else None
+        self.reward = Normaliser(1) if config.normalise_rewards else None
+
+    @property
+    def moving(self) -> int:
+        """How many of the actor's numbers, from the first, are learned: all but a fixed covariance's."""
+        return self.shape.count - (0 if self.config.learn_std else self.shape.extra)
+
+    def spread(self, theta_KP: Tensor) -> Float[Tensor, " E"]:
+        """The covariance's parameters; held where they are fixed."""
+        spread_E = self.shape.tail(theta_KP)[0]
+        return spread_E if self.config.learn_std else spread_E.detach()
+
+    def outputs(self, input_NF: Float[Tensor, "N F"]) -> Float[Tensor, "K N O"]:
+        """Actor's outputs and critic's, from one batched product per layer."""
+        return forward(self.theta, input_NF, self.shape)
+
+    def score(
+        self, input_NF: Tensor, action: Tensor, *, entropy: bool = False, old: Old | None = None
+    ) -> Scores:
+        """logp, value, and on request entropy and exact KL from the old policy, each [N, 1]: a step is a row."""
+        output_KNO = self.outputs(input_NF)
+        output_NO, kind = output_KNO[0], self.actions
+        spread_E = self.spread(self.theta) if kind.spread else self.theta[0, :0].detach()
+        logp_N1 = kind.logp(output_NO, spread_E, action)[:, None]
+        value_N1 = output_KNO[1, :, :1] if self.config.critic else None
+        entropy_N1 = kind.entropy(output_NO, spread_E)[:, None] if entropy else None
+        kl_N1 = None
+        if old is not None:
+            kl_N1 = kind.kl(old.output_NO, old.spread_E, output_NO, spread_E)[:, None]
+        return Scores(logp_N1, entropy_N1, kl_N1, value_N1)
+
+
+@dataclass(frozen=True)
+class Old:
+    """What the policy said before an update, of which exact KL is measured: outputs of each step, and covariance."""
+
+    output_NO: Tensor
+    spread_E: Tensor
+
+    def rows(self, index_N: Tensor | slice) -> Old:
+        """The outputs of some steps."""
+        return Old(self.output_NO[index_N], self.spread_E)
+
+
+def named_tensors(policy: ControlPolicy) -> dict[str, Tensor]:
+    """The policy as files hold it: a weight [out, in] and a bias per layer, log-std, and the normalisers' buffers."""
+    found: dict[str, Tensor] = {}
+    layers = policy.shape.layers(policy.theta.detach())
+    for k, who in enumerate(("actor", "critic")[: policy.theta.shape[0]]):
+        for index, (weight_KIO, bias_K1O) in enumerate(layers):
+            used = 1 if who == "critic" and index + 1 == len(layers) else weight_KIO.shape[2]
+            found[f"{who}.{index}.weight"] = weight_KIO[k, :, :used].T.contiguous().clone()
+            found[f"{who}.{index}.bias"] = bias_K1O[k, 0, :used].clone()
+    if policy.actions.spread:
+        found["actor.spread"] = policy.shape.tail(policy.theta.detach())[0].clone()
+    return found | {name: x.clone() for name, x in policy.named_buffers()}
+
+
+@torch.no_grad()
+def load_tensors(policy: ControlPolicy, tensors: dict[str, Tensor]) -> None:
+    """Put back what `named_tensors` gave; raises UsageError where the tensors are those of another policy."""
+    present = named_tensors(policy)
+    odd = sorted(n for n in {*present, *tensors} if _shape(present, n) != _shape(tensors, n))
+    if odd:
+        raise UsageError(
+            f"the policy's file does not fit its configuration: {odd[0]} is {_shape(tensors, odd[0])} and should be "
+            f"{_shape(present, odd[0])}. Use the two files of one run together."
+        )
+    layers = policy.shape.layers(policy.theta.data)
+    for k, who in enumerate(("actor", "critic")[: policy.theta.shape[0]]):
+        for index, (weight_KIO, bias_K1O) in enumerate(layers):
+            weight, bias = tensors[f"{who}.{index}.weight"], tensors[f"{who}.{index}.bias"]
+            weight_KIO[k, :, : weight.shape[0]] = weight.T
+            bias_K1O[k, 0, : bias.shape[0]] = bias
+    if policy.actions.spread:
+        policy.shape.tail(policy.theta.data)[0] = tensors["actor.spread"]
+    for name, buffer in policy.named_buffers():
+        buffer.copy_(tensors[name])
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> str:
+    return str(tuple(tensors[name].shape)) if name in tensors else "absent"
+
+
+def config_to_json(config: ControlConfig) -> dict:
+    """The configuration as JSON values."""
+    return dataclasses.asdict(config)
