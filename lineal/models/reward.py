@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ class FastReward:
 
 
 def step_features(
-    observation_NF: NDArray[np.floating | np.integer], action_N: NDArray[np.floating | np.integer], choices: Sequence[int]
+    observation_NF: NDArray[Any], action_N: NDArray[Any], choices: Sequence[int]
 ) -> NDArray[np.float32]:
     """What the networks see of each step: the flat observation beside the action.
 

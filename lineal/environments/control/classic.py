@@ -7,7 +7,7 @@ hold; its own loop over single environments takes 7 to 30 % of a run.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from lineal.environments.control.spaces import Box, Discrete, Space
 from lineal.errors import UsageError
 
 
+@runtime_checkable
 class Physics(Protocol):
     """The equations of one task; S numbers describe the state of a copy."""
 

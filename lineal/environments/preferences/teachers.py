@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lineal.environments.preferences.records import EQUAL, FIRST, SECOND, Label,
 from lineal.errors import RewardError, UsageError
 
 
+@runtime_checkable
 class Labeller(Protocol):
     """Answers questions; `name` goes into every label."""
 
