@@ -162,6 +162,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, candidate))
+            # Whoever opens the address before the server runs waits in the queue.
+            listening.listen(64)
         except OSError as error:
             listening.close()
             if candidate == 0:
