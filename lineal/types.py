@@ -32,7 +32,7 @@ class Completion:
 class Rollout:
     """A batch of experience, rectangular [B, T], from text or from environments.
 
-    action_BT: token ids (or actions), 0 where padded.
+    action_BT: token ids or choices, 0 where padded; several choices or A real numbers per step as [B, T, A].
     mask_BT: True where a step counts.
     reward_BT: reward of each step; an outcome reward sits on its completion's last counted token.
     behaviour_logp_BT: log-probability under the policy that sampled, as the sampler saw it.
@@ -45,7 +45,7 @@ class Rollout:
     prompts: for text, the P prompts as token ids; row b answers prompts[group_B[b]].
     """
 
-    action_BT: Int[Tensor, "B T"]
+    action_BT: Int[Tensor, "B T"] | Int[Tensor, "B T A"] | Float[Tensor, "B T A"]
     mask_BT: Bool[Tensor, "B T"]
     reward_BT: Float[Tensor, "B T"]
     behaviour_logp_BT: Float[Tensor, "B T"]

@@ -2,6 +2,8 @@
 
 A policy and its critic are tiny, so what costs time is the number of operations, not their size: one product serves
 both, and the gradient is written out by hand straight into a flat matrix that the optimiser steps on as a whole.
+Two operations are numpy's, on the same memory, because torch's are several times slower on a CPU: tanh (6x), and
+products with a side below 16 (8x). Perceptrons live on the CPU.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +21,8 @@ from torch import Tensor
 from lineal.errors import UsageError
 
 ACTIVATIONS = ("tanh", "relu")
+Layers = list[tuple[Tensor, Tensor]]
+"""(weight_KIO, bias_K1O) of each layer."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Shape:
         """P, the numbers of one perceptron with its extra ones."""
         return sum((low + 1) * high for low, high in pairwise(self.sizes)) + self.extra
 
-    def layers(self, theta_KP: Float[Tensor, "K P"]) -> list[tuple[Tensor, Tensor]]:
+    def layers(self, theta_KP: Float[Tensor, "K P"]) -> Layers:
         """(weight_KIO, bias_K1O) of each layer, views of the flat matrix."""
         found, start, k = [], 0, theta_KP.shape[0]
         for low, high in pairwise(self.sizes):
@@ -59,13 +63,6 @@ class Shape:
         return theta_KP[:, self.count - self.extra :]
 
 
-def forward(
-    theta_KP: Float[Tensor, "K P"], input_NF: Float[Tensor, "N F"], shape: Shape
-) -> Float[Tensor, "K N O"]:
-    """The outputs of all K perceptrons on the same inputs; differentiable once, in theta."""
-    return _Forward.apply(theta_KP, input_NF, shape)
-
-
 def activations(theta_KP: Tensor, input_NF: Tensor, shape: Shape) -> list[Tensor]:
     """What enters each layer, [K, N, width], and last the outputs; plain operations, so differentiable at will."""
     entering = input_NF.expand(theta_KP.shape[0], *input_NF.shape)
@@ -79,37 +76,70 @@ def activations(theta_KP: Tensor, input_NF: Tensor, shape: Shape) -> list[Tensor
     return found
 
 
+def entered(
+    layers: Layers, input_NF: Float[Tensor, "N F"], shape: Shape
+) -> list[Float[Tensor, "K N W"]]:
+    """As `activations`, quickly, but not to be differentiated: what `tangent` and `cotangent` take as `inner`.
+
+    layers: `shape.layers(theta_KP)`, detached; whoever calls often keeps them, for making views takes time too.
+    """
+    entering = input_NF.expand(layers[0][0].shape[0], *input_NF.shape)
+    found = [entering]
+    for index, (weight_KIO, bias_K1O) in enumerate(layers):
+        entering = _product(entering, weight_KIO).add_(bias_K1O)
+        if index + 1 < len(layers):
+            entering = _activated(entering, shape)
+        found.append(entering)
+    return found
+
+
+def _activated(x: Tensor, shape: Shape) -> Tensor:
+    if shape.activation == "relu":
+        return x.relu_()
+    array = x.numpy()
+    np.tanh(array, out=array)
+    return x
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Batched a b, by whichever library is quick at it."""
+    if min(a.shape[1], a.shape[2], b.shape[2]) >= NARROW:
+        return torch.bmm(a, b) if out is None else torch.bmm(a, b, out=out)
+    if out is None:
+        return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
+    np.matmul(a.numpy(), b.numpy(), out=out.numpy())
+    return out
+
+
+NARROW = 16
+"""Sides below this are numpy's."""
+
+
 def tangent(
-    theta_KP: Tensor, direction_KP: Float[Tensor, "K P"], entered: Sequence[Tensor], shape: Shape
+    layers: Layers, along: Layers, inner: Sequence[Tensor], shape: Shape
 ) -> Float[Tensor, "K N O"]:
-    """J v: how the outputs move when theta moves along v; `entered` are `activations` at theta."""
+    """J v: how the outputs move when theta moves along v, whose layers are `along`."""
     moved: Tensor | None = None
-    layers = zip(shape.layers(theta_KP), shape.layers(direction_KP), strict=True)
-    for index, ((weight_KIO, _), (weight_along_KIO, bias_along_K1O)) in enumerate(layers):
-        through = torch.baddbmm(bias_along_K1O, entered[index], weight_along_KIO)
+    for index, ((weight_KIO, _), (weight_along_KIO, bias_along_K1O)) in enumerate(zip(layers, along)):
+        through = _product(inner[index], weight_along_KIO).add_(bias_along_K1O)
         if moved is not None:
-            through = torch.baddbmm(through, moved, weight_KIO)
-        moved = through if index + 2 == len(entered) else _slope(through, entered[index + 1], shape)
+            through += _product(moved, weight_KIO)
+        moved = through if index + 1 == len(layers) else _slope(through, inner[index + 1], shape)
     assert moved is not None
     return moved
 
 
 def cotangent(
-    theta_KP: Tensor, output_KNO: Float[Tensor, "K N O"], entered: Sequence[Tensor], shape: Shape
-) -> Float[Tensor, "K P"]:
-    """J' u: the gradient of Σ u · outputs in theta, 0 in the extra numbers."""
-    gradient_KP = torch.empty_like(theta_KP)
-    if shape.extra:
-        shape.tail(gradient_KP).zero_()
+    layers: Layers, output_KNO: Float[Tensor, "K N O"], inner: Sequence[Tensor], into: Layers, shape: Shape
+) -> None:
+    """J' u: the gradient of Σ u · outputs in each weight and bias, written into the layers `into`."""
     slope = output_KNO
-    layers = list(zip(shape.layers(theta_KP), shape.layers(gradient_KP), strict=True))
     for index in range(len(layers) - 1, -1, -1):
-        (weight_KIO, _), (to_weight_KIO, to_bias_K1O) = layers[index]
-        torch.bmm(entered[index].mT, slope, out=to_weight_KIO)
+        to_weight_KIO, to_bias_K1O = into[index]
+        _product(inner[index].mT, slope, to_weight_KIO)
         torch.sum(slope, 1, keepdim=True, out=to_bias_K1O)
         if index:
-            slope = _slope(torch.bmm(slope, weight_KIO.mT), entered[index], shape)
-    return gradient_KP
+            slope = _slope(_product(slope, layers[index][0].mT), inner[index], shape)
 
 
 def _slope(x: Tensor, activated: Tensor, shape: Shape) -> Tensor:
@@ -117,23 +147,6 @@ def _slope(x: Tensor, activated: Tensor, shape: Shape) -> Tensor:
     if shape.activation == "tanh":
         return torch.ops.aten.tanh_backward(x, activated)
     return torch.ops.aten.threshold_backward(x, activated, 0)
-
-
-class _Forward(torch.autograd.Function):
-    """The outputs, with `cotangent` as their gradient: one node for autograd instead of a dozen."""
-
-    @staticmethod
-    def forward(ctx: Any, theta_KP: Tensor, input_NF: Tensor, shape: Shape) -> Tensor:
-        found = activations(theta_KP, input_NF, shape)
-        ctx.save_for_backward(theta_KP, *found[:-1])
-        ctx.shape = shape
-        return found[-1]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, output_KNO: Tensor) -> tuple[Tensor, None, None]:
-        theta_KP, *entered = ctx.saved_tensors
-        return cotangent(theta_KP, output_KNO, [*entered, output_KNO], ctx.shape), None, None
 
 
 def start(

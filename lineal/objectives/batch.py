@@ -40,7 +40,7 @@ class Batch:
     value_BT: Float[Tensor, "B T"] | None = None
     mean_kl: Float[Tensor, ""] | None = None
 
-    def rows(self, index: Int[Tensor, " N"], width: int | None = None) -> Batch:
+    def rows(self, index: Int[Tensor, " N"] | slice, width: int | None = None) -> Batch:
         """The given rows, cut to `width` steps; weights stay those of the whole optimiser batch."""
         changed = {}
         for field in fields(self):

@@ -16,9 +16,11 @@ from lineal.types import Scores
 
 
 def objective(
-    algorithm: Algorithm, scores: Scores, batch: Batch, state: AlgorithmState
+    algorithm: Algorithm, scores: Scores, batch: Batch, state: AlgorithmState, *, measured: bool = True
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """What is maximised, Σ weight · surrogate - Σ penalties over the rows given, and its metrics as sums.
+
+    measured: without it there are no metrics, which for a tiny policy take as long as the objective itself.
 
     Both add up over micro-batches, for the weights are those of the whole optimiser batch. Nothing is read
     back from the device; `summarise` turns summed metrics into means. Raises UsageError when scores lack what
@@ -26,15 +28,19 @@ def objective(
     """
     log_ratio_BT = algorithm.ratio(scores.logp_BT, batch.old_logp(scores), batch.mask_BT)
     total = (batch.weight_BT * algorithm.surrogate(log_ratio_BT, batch.advantage_BT)).sum()
-    with torch.no_grad():
-        metrics = measure(algorithm, scores, batch, log_ratio_BT)
-        metrics["surrogate"] = total.detach()
+    metrics: dict[str, Tensor] = {}
+    if measured:
+        with torch.no_grad():
+            metrics = measure(algorithm, scores, batch, log_ratio_BT)
+            metrics["surrogate"] = total.detach()
     for penalty in algorithm.penalty:
         total = total - penalty(scores, batch, state).sum()
     return total, metrics
 
 
-def value_loss(critic: Critic, scores: Scores, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+def value_loss(
+    critic: Critic, scores: Scores, batch: Batch, *, measured: bool = True
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Mean over counted steps of the critic's squared error, to be minimised, before its coefficient; and metrics.
 
     Both are sums over the rows given and add up over micro-batches, as in `objective`.
@@ -47,6 +53,8 @@ def value_loss(critic: Critic, scores: Scores, batch: Batch) -> tuple[Float[Tens
     value_BT = torch.where(batch.mask_BT, scores.value_BT, batch.return_BT)
     error_BT = squared_error(value_BT, batch.return_BT, batch.value_BT, critic.clip)
     total = (batch.step_weight_BT * error_BT).sum()
+    if not measured:
+        return total, {}
     with torch.no_grad():
         residual_BT = batch.return_BT - value_BT
         metrics = {

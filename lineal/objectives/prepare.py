@@ -69,11 +69,11 @@ def prepare(algorithm: Algorithm, rollout: Rollout, state: AlgorithmState) -> Ba
 def weigh(algorithm: Algorithm, batch: Batch) -> Batch:
     """The batch as one whole optimiser batch: its weights, from its own mask and groups only."""
     dtype = batch.advantage_BT.dtype
-    return replace(
-        batch,
-        weight_BT=algorithm.reduction(batch.mask_BT, batch.group_B, dtype),
-        step_weight_BT=PerToken()(batch.mask_BT, batch.group_B, dtype),
-    )
+    step_weight_BT = PerToken()(batch.mask_BT, batch.group_B, dtype)
+    if isinstance(algorithm.reduction, PerToken):
+        return replace(batch, weight_BT=step_weight_BT, step_weight_BT=step_weight_BT)
+    weight_BT = algorithm.reduction(batch.mask_BT, batch.group_B, dtype)
+    return replace(batch, weight_BT=weight_BT, step_weight_BT=step_weight_BT)
 
 
 def correct(batch: Batch, behaviour_logp_BT: Float[Tensor, "B T"], cap: float = 2.0) -> Batch:
@@ -113,12 +113,25 @@ def split(
                 f"{algorithm.name} weighs or compares whole completions, and minibatches of steps have none. "
                 "Use PerToken, TokenRatio and an advantage per step, or minibatches=1."
             )
-        parts = [_flat_rows(batch, index_N) for index_N in _steps(batch.mask_BT, minibatches, order)]
+        parts = _step_parts(batch, minibatches, order)
     else:
         parts = [batch.rows(index_N) for index_N in _whole_groups(batch.group_B, minibatches, order)]
     if algorithm.advantage.whiten == "minibatch":
         parts = [replace(part, advantage_BT=whiten(part.advantage_BT, part.mask_BT)) for part in parts]
     return [weigh(algorithm, part) for part in parts]
+
+
+def step_minibatches(batch: Batch, minibatches: int, seed: int) -> list[Batch]:
+    """The counted steps of a batch as rows of width 1, shuffled and cut, each part weighed as a mean over its steps.
+
+    For what is fitted beside the objective, such as the critic after a trust-region step.
+    """
+    order = torch.Generator().manual_seed(seed % 2**63)
+    dtype = batch.advantage_BT.dtype
+    return [
+        replace(part, step_weight_BT=PerToken()(part.mask_BT, part.group_B, dtype))
+        for part in _step_parts(batch, minibatches, order)
+    ]
 
 
 def penalised_reward(algorithm: Algorithm, rollout: Rollout, state: AlgorithmState) -> Float[Tensor, "B T"]:
@@ -165,12 +178,13 @@ def _whole_groups(group_B: Tensor, minibatches: int, order: torch.Generator) -> 
     return [order_B[low:high] for low, high in pairwise(bounds) if high > low]
 
 
-def _steps(mask_BT: Tensor, minibatches: int, order: torch.Generator) -> list[Tensor]:
-    place_N = mask_BT.flatten().nonzero()[:, 0]
+def _step_parts(batch: Batch, minibatches: int, order: torch.Generator) -> list[Batch]:
+    """The counted steps in a random order, gathered once and then cut: small policies feel every operation."""
+    place_N = batch.mask_BT.flatten().nonzero()[:, 0]
     count = place_N.shape[0]
-    order_N = torch.randperm(count, generator=order).to(place_N.device)
+    shuffled = _flat_rows(batch, place_N[torch.randperm(count, generator=order).to(place_N.device)])
     cuts = [count * part // minibatches for part in range(minibatches + 1)]
-    return [place_N[order_N[low:high]] for low, high in pairwise(cuts) if high > low]
+    return [shuffled.rows(slice(low, high)) for low, high in pairwise(cuts) if high > low]
 
 
 def _flat_rows(batch: Batch, index_N: Tensor) -> Batch:

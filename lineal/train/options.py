@@ -15,7 +15,7 @@ from lineal.errors import UsageError
 T = TypeVar("T")
 
 
-def _at_least(options: Any, **least: float) -> None:
+def at_least(options: Any, **least: float) -> None:
     """Refuse values below what means something; None is a default that is filled in later."""
     for name, low in least.items():
         value = getattr(options, name)
@@ -61,7 +61,7 @@ class ModelOptions:
     """Render prompts with the model's own chat template."""
 
     def __post_init__(self) -> None:
-        _at_least(self, layers=1, width=1, heads=1, kv_heads=1, inner=1, context=1, threads=0, dropout=0)
+        at_least(self, layers=1, width=1, heads=1, kv_heads=1, inner=1, context=1, threads=0, dropout=0)
         if self.dropout >= 1:
             raise UsageError(f"--dropout {self.dropout:g}: nothing would be left; it must be below 1.")
 
@@ -102,7 +102,7 @@ class DataOptions:
     """Control: permute rewards across the batch's completions, so that nothing can be learned."""
 
     def __post_init__(self) -> None:
-        _at_least(self, limit=0, reward_timeout=0, overlong_buffer=0)
+        at_least(self, limit=0, reward_timeout=0, overlong_buffer=0)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class AlgorithmOptions:
     """Trust region: only parameters whose name contains one of these comma-separated parts move."""
 
     def __post_init__(self) -> None:
-        _at_least(self, prompts=1, warmup=0, max_grad_norm=0, token_budget=1)
+        at_least(self, prompts=1, warmup=0, max_grad_norm=0, token_budget=1)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class SamplingOptions:
     """Most completions decoded at once; more wait and join as others finish."""
 
     def __post_init__(self) -> None:
-        _at_least(self, max_new_tokens=1, temperature=0, max_batch=1)
+        at_least(self, max_new_tokens=1, temperature=0, max_batch=1)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class RunOptions:
     """Print no progress."""
 
     def __post_init__(self) -> None:
-        _at_least(
+        at_least(
             self,
             steps=0,
             save_every=1,
@@ -217,7 +217,7 @@ class RunOptions:
             eval_prompts=1,
             eval_samples=1,
         )
-        _at_least(self, time_limit=0, token_limit=0)
+        at_least(self, time_limit=0, token_limit=0)
         if self.eval_split not in ("held_out", "validation"):
             raise UsageError(f"--eval-split {self.eval_split} is neither held_out nor validation.")
 
@@ -250,7 +250,7 @@ class OptimiserOptions:
     """sft: stop once sampled accuracy on validation prompts reaches this; 0 for never."""
 
     def __post_init__(self) -> None:
-        _at_least(self, batch_size=1, block=1, learning_rate=0, warmup=0, max_grad_norm=0, token_budget=1)
+        at_least(self, batch_size=1, block=1, learning_rate=0, warmup=0, max_grad_norm=0, token_budget=1)
 
 
 @dataclass(frozen=True)

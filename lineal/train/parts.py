@@ -36,21 +36,26 @@ if TYPE_CHECKING:
     from lineal.train.options import PolicyGradientConfig
 
 
+def open_algorithm(wanted: str) -> Algorithm:
+    """The algorithm of a name, or of path.py:NAME."""
+    file, colon, name = wanted.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        return named(wanted)
+    spec = importlib.util.spec_from_file_location("user_algorithm", file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise UsageError(f"--algorithm {wanted}: there is no file {file}.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    algorithm = getattr(module, name, None)
+    if not isinstance(algorithm, Algorithm):
+        raise UsageError(f"--algorithm {wanted}: {name} is not an Algorithm in {file}.")
+    return algorithm
+
+
 def read_algorithm(config: PolicyGradientConfig) -> Algorithm:
     """The algorithm that the options name (a name, or path.py:NAME), with their numbers put in."""
     options = config.algorithm
-    file, colon, name = options.algorithm.rpartition(":")
-    if colon and file.endswith(".py"):
-        spec = importlib.util.spec_from_file_location("user_algorithm", file)
-        if spec is None or spec.loader is None or not Path(file).is_file():
-            raise UsageError(f"--algorithm {options.algorithm}: there is no file {file}.")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        algorithm = getattr(module, name, None)
-        if not isinstance(algorithm, Algorithm):
-            raise UsageError(f"--algorithm {options.algorithm}: {name} is not an Algorithm in {file}.")
-    else:
-        algorithm = named(options.algorithm)
+    algorithm = open_algorithm(options.algorithm)
     numbers = {
         name: getattr(options, name)
         for name in (

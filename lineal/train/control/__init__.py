@@ -1,0 +1,1 @@
+"""What a policy-gradient run on an environment is made of: collecting, updating, evaluating, saving."""

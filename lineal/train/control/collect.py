@@ -1,0 +1,289 @@
+"""A rollout from an environment: some steps of every copy, or one whole episode of each.
+
+All that a step needs is done in numpy, for one observation of each copy at a time; what needs the critic or
+log-probabilities is done afterwards in torch, for all steps at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lineal.environments.control.protocol import Step, VectorEnvironment
+from lineal.environments.control.spaces import Box, Discrete
+from lineal.errors import EnvironmentFailure
+from lineal.models.acting import Actor
+from lineal.models.control import ControlPolicy, Old
+from lineal.models.normaliser import CLIP, fill_returns
+from lineal.types import Rollout
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout, what the policy read at each of its steps, and what is logged of it.
+
+    input_NF: normalised observations of all B x T steps, row after row. action: the actions of the same steps, flat.
+    old: the policy's outputs there. returns, lengths: of the episodes that ended, as the environment paid them.
+    """
+
+    rollout: Rollout
+    input_NF: Tensor
+    action: Tensor
+    old: Old
+    returns: list[float]
+    lengths: list[int]
+    env_steps: int
+
+
+@dataclass
+class Seen:
+    """What the steps of one rollout left behind, [B, T] in numpy; `ends`: (copy, step, last observation) of cuts."""
+
+    input_BTF: np.ndarray
+    feature_BTF: np.ndarray
+    action: np.ndarray
+    output_BTO: np.ndarray
+    reward_BT: np.ndarray
+    terminated_BT: np.ndarray
+    truncated_BT: np.ndarray
+    ends: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
+    length: int = 0
+
+    @staticmethod
+    def room(count: int, steps: int, actor: Actor, features: int) -> Seen:
+        """Arrays for that many steps."""
+        kind, dtype = actor.policy.actions, actor.dtype
+        real = actor.policy.config.reals > 0
+        wide = () if actor.policy.config.choices[1:] == () and not real else (_width(actor.policy),)
+        return Seen(
+            np.empty((count, steps, features), dtype),
+            np.empty((count, steps, features)),
+            np.empty((count, steps, *wide), dtype if real else np.int64),
+            np.empty((count, steps, kind.outputs), dtype),
+            np.empty((count, steps)),
+            np.empty((count, steps), bool),
+            np.empty((count, steps), bool),
+        )
+
+    def cut(self) -> Seen:
+        """Only the steps that were taken."""
+        arrays = {name: x[:, : self.length] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        return Seen(**arrays, ends=self.ends, length=self.length)
+
+
+def _width(policy: ControlPolicy) -> int:
+    return policy.config.reals or len(policy.config.choices)
+
+
+class Collector:
+    """Steps an environment with a policy and keeps what must survive between rollouts.
+
+    discount: of the sums that rewards are normalised by.
+    """
+
+    def __init__(self, environment: VectorEnvironment, policy: ControlPolicy, seed: int, discount: float) -> None:
+        self.environment, self.policy, self.seed, self.discount = environment, policy, seed, discount
+        self.actor = Actor(policy)
+        self.features = Features(environment)
+        self._low, self._high = _bounds(environment)
+        self._feature_BF = np.zeros((0, 0))
+        self._return_B = np.zeros(environment.count)
+        self._length_B = np.zeros(environment.count, np.int64)
+        self._carried_B = np.zeros(environment.count)
+
+    def restart(self, step: int) -> None:
+        """Begin new episodes, seeded by the run's seed and the step."""
+        self._feature_BF = self.features(self.environment.reset((self.seed * 1_000_003 + step * 7919) % 2**31))
+        for array in (self._return_B, self._length_B, self._carried_B):
+            array[:] = 0
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint holds; an environment whose state cannot be taken begins new episodes here, always.
+
+        So a run that goes on from the checkpoint meets the same episodes as one that was never interrupted.
+        """
+        inner = self.environment.get_state()
+        if inner is None:
+            self.restart(step)
+        carried = {
+            "return": self._return_B.tolist(),
+            "length": self._length_B.tolist(),
+            "carried": self._carried_B.tolist(),
+        }
+        return {"environment": inner, "step": step, **carried}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        if state["environment"] is None:
+            self.restart(state["step"])
+            return
+        self._feature_BF = self.features(self.environment.set_state(state["environment"]))
+        self._return_B = np.array(state["return"], np.float64)
+        self._length_B = np.array(state["length"], np.int64)
+        self._carried_B = np.array(state["carried"], np.float64)
+
+    def collect(self, step: int, steps: int, whole: bool = False) -> Experience:
+        """`steps` steps of each copy; or, `whole`, one episode of each from its beginning, however long.
+
+        The randomness is that of (seed, step) alone. Raises EnvironmentFailure for what no environment should do.
+        """
+        random = np.random.Generator(np.random.Philox(key=[self.seed % 2**63, step]))
+        if whole:
+            self.restart(step)
+        seen, returns, lengths = self._take(random, steps, whole)
+        env_steps = seen.length * self.environment.count
+        self._check(seen)
+        experience = self._experience(seen, whole, returns, lengths, env_steps)
+        self._learn_scales(seen, experience.rollout.mask_BT.numpy())
+        return experience
+
+    def _take(
+        self, random: np.random.Generator, steps: int, whole: bool
+    ) -> tuple[Seen, list[float], list[int]]:
+        actor, count = self.actor, self.environment.count
+        seen = Seen.room(count, steps, actor, self._feature_BF.shape[1])
+        returns: list[float] = []
+        lengths: list[int] = []
+        waiting_B = np.ones(count, bool)
+        while waiting_B.any() if whole else seen.length < steps:
+            if seen.length == seen.reward_BT.shape[1]:
+                seen = _doubled(seen)
+            t = seen.length
+            if t % steps == 0:
+                noise = actor.noise(random, steps, count)
+            seen.feature_BTF[:, t] = self._feature_BF
+            seen.input_BTF[:, t] = input_BF = actor.normalised(self._feature_BF)
+            seen.output_BTO[:, t] = output_BO = actor.outputs(input_BF)
+            seen.action[:, t] = action = actor.draw(output_BO, noise[t % steps])
+            got = self.environment.step(action if self._low is None else action.clip(self._low, self._high))
+            self._note(got, seen, waiting_B if whole else None, returns, lengths)
+            seen.length += 1
+        return seen.cut(), returns, lengths
+
+    def _note(
+        self, got: Step, seen: Seen, waiting_B: np.ndarray | None, returns: list[float], lengths: list[int]
+    ) -> None:
+        t = seen.length
+        seen.reward_BT[:, t] = got.reward_B
+        seen.terminated_BT[:, t], seen.truncated_BT[:, t] = got.terminated_B, got.truncated_B
+        self._feature_BF = self.features(got.observation_BF)
+        self._return_B += got.reward_B
+        self._length_B += 1
+        ended_B = got.terminated_B | got.truncated_B
+        if not ended_B.any():
+            return
+        for b in ended_B.nonzero()[0].tolist():
+            if waiting_B is None or waiting_B[b]:
+                returns.append(float(self._return_B[b]))
+                lengths.append(int(self._length_B[b]))
+            if not got.terminated_B[b]:
+                seen.ends.append((b, t, self.features(got.final_observation_BF[b : b + 1])[0]))
+        self._return_B[ended_B] = 0.0
+        self._length_B[ended_B] = 0
+        if waiting_B is not None:
+            waiting_B &= ~ended_B
+
+    def _check(self, seen: Seen) -> None:
+        for what, array in (("reward", seen.reward_BT), ("observation", seen.feature_BTF), ("observation", self._feature_BF)):
+            if not np.isfinite(array).all():
+                place = np.argwhere(~np.isfinite(array))[0]
+                value = array[tuple(place)]
+                raise EnvironmentFailure(
+                    f"{self.environment.name} gave {what} {value} in copy {place[0]}: the policy would become nan too. "
+                    "Fix the environment; the last checkpoint is untouched."
+                )
+
+    def _experience(
+        self, seen: Seen, whole: bool, returns: list[float], lengths: list[int], env_steps: int
+    ) -> Experience:
+        count, steps = seen.reward_BT.shape
+        scale = 1.0 if self.policy.reward is None else float(self.policy.reward.scale()[0])
+        paid_BT = seen.reward_BT if scale == 1.0 else np.clip(seen.reward_BT * scale, -CLIP, CLIP)
+        dtype = self.policy.theta.dtype
+        ended_BT = seen.terminated_BT | seen.truncated_BT
+        after_BT = np.zeros((count, steps), np.int64)
+        after_BT[:, 1:] = ended_BT.cumsum(1)[:, :-1]
+        mask_BT = after_BT == 0 if whole else np.ones((count, steps), bool)
+        input_NF = torch.from_numpy(np.ascontiguousarray(seen.input_BTF)).flatten(0, 1)
+        action = torch.from_numpy(np.ascontiguousarray(seen.action))
+        sampled_NO = torch.from_numpy(np.ascontiguousarray(seen.output_BTO)).flatten(0, 1)
+        behaviour_N = self.policy.actions.logp(sampled_NO, self.policy.spread(), action.flatten(0, 1))
+        rollout = Rollout(
+            action_BT=action,
+            mask_BT=torch.from_numpy(mask_BT),
+            reward_BT=torch.from_numpy(np.where(mask_BT, paid_BT, 0.0)).to(dtype),
+            behaviour_logp_BT=behaviour_N.view(count, steps),
+            group_B=torch.arange(count),
+            terminated_BT=torch.from_numpy(np.ascontiguousarray(seen.terminated_BT)),
+            truncated_BT=torch.from_numpy(np.ascontiguousarray(seen.truncated_BT)),
+            segment_BT=torch.zeros(count, steps, dtype=torch.int64) if whole else torch.from_numpy(after_BT),
+        )
+        rollout, old = self._scored(rollout, input_NF, seen)
+        return Experience(rollout, input_NF, action.flatten(0, 1), old, returns, lengths, env_steps)
+
+    def _scored(self, rollout: Rollout, input_NF: Tensor, seen: Seen) -> tuple[Rollout, Old]:
+        """The trainer's own log-probabilities and values, of every step and of what came after the last one.
+
+        The value after a step is that of the next observation; where the episode was cut off there it is that of the
+        observation before the reset, and where it terminated there is none (GAE puts 0).
+        """
+        from dataclasses import replace
+
+        count, steps = seen.reward_BT.shape
+        after = [self._feature_BF, *(feature_F[None] for _, _, feature_F in seen.ends)]
+        after_NF = torch.from_numpy(self.actor.normalised(np.concatenate(after)))
+        reading = self.policy.read(torch.cat([input_NF, after_NF]))
+        output_KNO = reading.output_KNO.detach()
+        own_NO = output_KNO[0, : count * steps]
+        old = Old(own_NO, reading.spread_E.detach())
+        logp_N = self.policy.actions.logp(own_NO, old.spread_E, rollout.action_BT.flatten(0, 1))
+        rollout = replace(rollout, old_logp_BT=logp_N.view(count, steps))
+        if not self.policy.config.critic:
+            return rollout, old
+        value_BT = output_KNO[1, : count * steps, 0].view(count, steps)
+        next_BT = torch.cat([value_BT[:, 1:], output_KNO[1, count * steps : count * (steps + 1), :1]], 1)
+        for index, (b, t, _) in enumerate(seen.ends):
+            next_BT[b, t] = output_KNO[1, count * (steps + 1) + index, 0]
+        return replace(rollout, value_BT=value_BT, next_value_BT=next_BT), old
+
+    def _learn_scales(self, seen: Seen, mask_BT: np.ndarray) -> None:
+        """Let the normalisers take in what was seen, now that nothing of this rollout reads them any more."""
+        if self.policy.observation is not None:
+            self.policy.observation.update(seen.feature_BTF[mask_BT])
+            self.actor.refresh()
+        if self.policy.reward is not None:
+            ended_BT = seen.terminated_BT | seen.truncated_BT
+            running_BT = fill_returns(self._carried_B, seen.reward_BT, ended_BT, self.discount)
+            self.policy.reward.update(running_BT[mask_BT][:, None])
+
+
+class Features:
+    """Observations as rows of numbers: boxes flattened, a choice as one-hot."""
+
+    def __init__(self, environment: VectorEnvironment) -> None:
+        self.space = environment.observation
+
+    @property
+    def count(self) -> int:
+        """How many numbers a row has."""
+        return self.space.n if isinstance(self.space, Discrete) else getattr(self.space, "size", 0)
+
+    def __call__(self, observation_BF: np.ndarray) -> np.ndarray:
+        """[B, features]."""
+        if isinstance(self.space, Discrete):
+            return np.eye(self.space.n, dtype=np.float32)[observation_BF]
+        return observation_BF.reshape(len(observation_BF), -1)
+
+
+def _bounds(environment: VectorEnvironment) -> tuple[np.ndarray | None, np.ndarray | None]:
+    return environment.action.bounds() if isinstance(environment.action, Box) else (None, None)
+
+
+def _doubled(seen: Seen) -> Seen:
+    arrays = {name: x for name, x in vars(seen).items() if isinstance(x, np.ndarray)}
+    grown = {name: np.concatenate([x, np.empty_like(x)], axis=1) for name, x in arrays.items()}
+    return Seen(**grown, ends=seen.ends, length=seen.length)
