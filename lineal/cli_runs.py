@@ -81,6 +81,9 @@ def run(words: list[str]) -> int:
         return 0
     options = [word for word in rest if word not in ("--dry-run", "--dry_run")]
     config = parse(recipe.paper.default(), options)
+    if hasattr(recipe.paper, "tuned"):
+        # What nobody gave follows the environment that was asked for.
+        config = parse(recipe.paper.tuned(config), options)
     if len(options) < len(rest):
         print("\n".join([*resolved(config), "", *recipe.loop.plan(config)]))
         return 0

@@ -144,12 +144,16 @@ class FastReward:
 
     def __call__(self, feature_NF: NDArray[np.float32]) -> NDArray[np.float64]:
         """The normalised reward of each step, [N]."""
+        reward_MN = (self.raw(feature_NF) - self.mean_M[:, None]) / self.std_M[:, None]
+        return reward_MN.mean(0, dtype=np.float64)
+
+    def raw(self, feature_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The reward of each step by each member, before normalisation, [M, N]."""
         x_NK = feature_NF @ self.first_FK + self.shift_K
         x_MNH = x_NK.reshape(len(x_NK), self.members, -1).swapaxes(0, 1)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x_MNH = np.matmul(np.maximum(x_MNH, self.slope * x_MNH), weight) + bias
-        reward_MN = (x_MNH[..., 0] - self.mean_M[:, None]) / self.std_M[:, None]
-        return reward_MN.mean(0, dtype=np.float64)
+        return x_MNH[..., 0]
 
 
 def step_features(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lineal.errors import CheckpointError
+from lineal.train.checkpoint import Checkpoint
 from lineal.train.console import note
 from lineal.train.control.parts import EnvironmentParts, Going
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
@@ -14,18 +17,34 @@ from lineal.train.run import Run
 
 
 def save_progress(
-    run: Run, step: int, parts: EnvironmentParts, going: Going, *, renewed: bool = False
+    run: Run,
+    step: int,
+    parts: EnvironmentParts,
+    going: Going,
+    *,
+    renewed: bool = False,
+    tensors: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checkpoint everything; `renewed`: the environment has failed, so a resumed run begins new episodes."""
-    tensors = {f"model/{name}": tensor for name, tensor in parts.policy.state_dict().items()}
+    """Checkpoint everything; `renewed`: the environment has failed, so a resumed run begins new episodes.
+
+    tensors, state: what another part of the run keeps beside it.
+    """
+    own = {f"model/{name}": tensor for name, tensor in parts.policy.state_dict().items()}
     moved, plain = optimizer_tensors(parts.optimiser, {"theta": parts.leaf})
-    tensors |= {f"optimiser/{name}": tensor for name, tensor in moved.items()}
+    own |= {f"optimiser/{name}": tensor for name, tensor in moved.items()}
     collector = {"environment": None, "step": step} if renewed else parts.collector.state(step)
-    run.checkpoint(step, tensors, {"optimiser": plain, "going": going.to_json(), "collector": collector})
+    plain_state = {"optimiser": plain, "going": going.to_json(), "collector": collector}
+    run.checkpoint(step, {**own, **(tensors or {})}, {**plain_state, **(state or {})})
 
 
-def restore_policy(run: Run, parts: EnvironmentParts) -> tuple[int, dict[str, Any]]:
-    """Load the newest checkpoint into policy and optimiser; returns (iterations done, the rest of what was saved)."""
+def restore_policy(
+    run: Run, parts: EnvironmentParts, take: Callable[[Checkpoint], None] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Load the newest checkpoint into policy and optimiser; returns (iterations done, the rest of what was saved).
+
+    take: gets the checkpoint too, for what another part of the run kept in it.
+    """
     found = run.restore()
     if found is None:
         return 0, {}
@@ -46,5 +65,7 @@ def restore_policy(run: Run, parts: EnvironmentParts) -> tuple[int, dict[str, An
     moved = {name[len(prefix) :]: t for name, t in found.tensors.items() if name.startswith(prefix)}
     load_optimizer(parts.optimiser, moved, found.state["optimiser"], {"theta": parts.leaf})
     parts.collector.actor.refresh()
+    if take is not None:
+        take(found)
     note(f"continuing after step {found.step}")
     return found.step, found.state
