@@ -32,7 +32,10 @@ COMMANDS = {
     "run": Command("run RECIPE [--option value ...]", "train or post-train", "lineal.cli_runs:run"),
     "resume": Command("resume RUN", "go on with an interrupted run, bit for bit", "lineal.cli_runs:resume"),
     "generate": Command("generate MODEL --prompt TEXT", "sample completions", "lineal.cli_models:generate"),
-    "eval": Command("eval MODEL --data FILE", "pass@1 and pass@k on prompts", "lineal.cli_models:evaluate"),
+    "eval": Command(
+        "eval MODEL --data FILE", "pass@1 and pass@k; returns, of a control run", "lineal.cli_control:evaluate"
+    ),
+    "record": Command("record RUN", "a film of a control policy", "lineal.cli_control:record"),
     "label": Command("label RUN", "a page on which a person teaches a run", "lineal.cli_label:label"),
     "list": Command("list [FOLDER]", "the runs in a folder (runs)", "lineal.cli_runs:list_runs"),
     "report": Command("report RUN", "write RUN/report.html again", "lineal.cli_runs:report"),

@@ -48,7 +48,10 @@ def label(words: list[str]) -> int:
     """Serve the page until Ctrl-C; or export, or merge."""
     paths, rest = positionals(words)
     if "--help" in rest or "-h" in rest or "--help-all" in rest:
-        lines = [f"{USAGE}: a page on which a person says which of two is better", *help_lines(LabelOptions())]
+        lines = [
+            f"{USAGE}: a page on which a person says which of two is better",
+            *help_lines(LabelOptions()),
+        ]
         print("\n".join(lines))
         return 0
     options = parse(LabelOptions(), rest)
@@ -150,7 +153,10 @@ def serve(store: LabelStore, options: LabelOptions) -> int:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     name = f"[{options.host}]" if ":" in options.host else options.host
     print(f"open    http://{name}:{port}/#token={token}", flush=True)
-    print("add     &name=YOU to it when several people label; stop with Ctrl-C: every answer is kept", flush=True)
+    print(
+        "add     &name=YOU to it when several people label; stop with Ctrl-C: every answer is kept",
+        flush=True,
+    )
     server.run(sockets=[listening])
     return 0
 

@@ -20,6 +20,7 @@ from lineal.cli_options import help_lines, options_of, parse
 from lineal.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from lineal.recipes.environment import OnEnvironment
     from lineal.train.distributed import Ranks
     from lineal.train.run import Run
 
@@ -32,12 +33,13 @@ class Recipe:
     """A recipe by its name: the module of its paper, and the module of its loop (often shared)."""
 
     name: str
-    paper: ModuleType
+    paper: ModuleType | OnEnvironment
 
     @property
     def loop(self) -> ModuleType:
         """The module with `plan` and `run`; importing it may load torch."""
-        return import_module(getattr(self.paper, "LOOP", self.paper.__name__))
+        own = getattr(self.paper, "__name__", "")
+        return import_module(getattr(self.paper, "LOOP", own))
 
     @property
     def essential(self) -> tuple[str, ...]:
@@ -66,6 +68,32 @@ def find_recipe(name: str) -> Recipe:
     return Recipe(wanted, import_module(RECIPES[wanted]))
 
 
+def on_environment(recipe: Recipe, words: Sequence[str]) -> Recipe:
+    """The recipe itself, or where the words name an environment its version for environments, with its preset."""
+    from lineal.recipes.environment import OnEnvironment, asks_for_environment
+
+    if not asks_for_environment(words) or hasattr(recipe.paper, "tuned"):
+        return recipe
+    if getattr(recipe.paper, "LOOP", "") != "lineal.recipes.policy_gradient":
+        raise UsageError(f"--env: {recipe.name} learns from text. Use reinforce, trpo, ppo or ppo-kl.")
+    asked = parse(OnEnvironment(recipe.name, wanted="plain").default(), [w for w in words if w not in FLAGS])
+    chosen = OnEnvironment(recipe.name, asked.environment.env, asked.environment.preset)
+    return Recipe(recipe.name, chosen)
+
+
+FLAGS = ("--help", "-h", "--help-all", "--dry-run", "--dry_run")
+
+
+def recipe_of(asked: dict[str, Any]) -> Recipe:
+    """The recipe of a saved run."""
+    from lineal.recipes.environment import OnEnvironment, trained_on_environments
+
+    recipe = find_recipe(asked["recipe"])
+    if not trained_on_environments(asked["options"]) or hasattr(recipe.paper, "tuned"):
+        return recipe
+    return Recipe(recipe.name, OnEnvironment(recipe.name))
+
+
 def run(words: list[str]) -> int:
     """`lineal run RECIPE [--option value ...]`: a new run folder, trained until it is done."""
     if not words or words[0].startswith("-"):
@@ -75,15 +103,20 @@ def run(words: list[str]) -> int:
             print(help_text())
             return 0
         raise UsageError("which recipe? lineal run RECIPE, as in: lineal run demo (lineal --help lists them)")
-    recipe, rest = find_recipe(words[0]), words[1:]
+    recipe, rest = on_environment(find_recipe(words[0]), words[1:]), words[1:]
     if any(flag in rest for flag in ("--help", "-h", "--help-all")):
         print(recipe_help(recipe, everything="--help-all" in rest))
         return 0
     options = [word for word in rest if word not in ("--dry-run", "--dry_run")]
     config = parse(recipe.paper.default(), options)
-    if hasattr(recipe.paper, "tuned"):
+    tuned = getattr(recipe.paper, "tuned", None)
+    if tuned is not None:
         # What nobody gave follows the environment that was asked for.
-        config = parse(recipe.paper.tuned(config), options)
+        config = parse(tuned(config), options)
+    if not isinstance(recipe.paper, ModuleType):
+        # Refused before a folder is made: an algorithm of prompts has no use for an environment.
+        recipe.loop.read_step_algorithm(config)
+        print(recipe.paper.line(), file=sys.stderr)
     if len(options) < len(rest):
         print("\n".join([*resolved(config), "", *recipe.loop.plan(config)]))
         return 0
@@ -268,7 +301,7 @@ def resume(words: list[str]) -> int:
             _report_quietly(path)
         _say_next(path)
         return 0
-    recipe = find_recipe(asked["recipe"])
+    recipe = recipe_of(asked)
     if "--trust" not in flags:
         _check_files(asked)
     config = from_json(type(recipe.paper.default()), asked["options"])

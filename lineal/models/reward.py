@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class RewardEnsemble(nn.Module):
         widths = (config.inputs, *config.hidden, 1)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for low, high in zip(widths, widths[1:], strict=False):
+        for low, high in pairwise(widths):
             bound = 1 / math.sqrt(low)
             for owner, shape in ((self.weights, (low, high)), (self.biases, (1, high))):
                 draw = torch.rand(config.members, *shape, generator=order) * 2 - 1
@@ -167,7 +168,9 @@ def step_features(
     parts = [np.asarray(observation_NF, np.float32).reshape(count, -1)]
     action_NA = np.asarray(action_N).reshape(count, -1)
     if choices:
-        parts += [np.eye(n, dtype=np.float32)[action_NA[:, i].astype(np.int64)] for i, n in enumerate(choices)]
+        parts += [
+            np.eye(n, dtype=np.float32)[action_NA[:, i].astype(np.int64)] for i, n in enumerate(choices)
+        ]
     else:
         parts.append(action_NA.astype(np.float32))
     return np.concatenate(parts, 1)

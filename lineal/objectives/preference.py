@@ -42,9 +42,7 @@ def preference_loss(
     labels given at random, P' = (1 - e) P + e/2 (their 10 % is 0.1). weight: of each pair (bootstrap), normalised here.
     With scores that are sums of rewards this is logistic regression on the difference of the summed features.
     """
-    loss_B = preference_losses(
-        score_chosen - margin, score_rejected, preference, error_rate=error_rate
-    )
+    loss_B = preference_losses(score_chosen - margin, score_rejected, preference, error_rate=error_rate)
     return loss_B.mean() if weight is None else (weight * loss_B).sum() / weight.sum()
 
 

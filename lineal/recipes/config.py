@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lineal.train.environment_options import (
+    EnvironmentConfig,
+    EnvironmentOptions,
+    EnvironmentRunOptions,
+    PolicyOptions,
+    StepAlgorithmOptions,
+)
 from lineal.train.options import (
     AlgorithmOptions,
     DataOptions,
@@ -21,13 +28,18 @@ from lineal.train.options import (
 __all__ = [
     "AlgorithmOptions",
     "DataOptions",
+    "EnvironmentConfig",
+    "EnvironmentOptions",
+    "EnvironmentRunOptions",
     "LanguageConfig",
     "ModelOptions",
     "OptimiserOptions",
     "Paper",
     "PolicyGradientConfig",
+    "PolicyOptions",
     "RunOptions",
     "SamplingOptions",
+    "StepAlgorithmOptions",
     "from_json",
     "to_json",
     "with_options",

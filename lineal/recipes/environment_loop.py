@@ -216,6 +216,7 @@ def _learn(loop: EnvironmentLoop, algorithm: Algorithm, experience: Experience, 
         sums, report = natural_update(problem)
         extra |= {f"trust_region/{k}": float(x) for k, x in vars(report).items() if not isinstance(x, str)}
         batches = 1
+        extra["kl"] = report.kl if report.accepted else 0.0
         if needs(algorithm).critic is not None:
             fitted = critic_update(problem, parts.optimiser, loop.config.algorithm.critic_minibatches, step)
             extra["value_loss"] = float(fitted.pop("value_loss")) / loop.config.algorithm.critic_minibatches

@@ -90,7 +90,9 @@ def open_preferences(config: PreferencesConfig, run: Run) -> PreferenceLoop:
 
     def wrap(environment: VectorEnvironment) -> VectorEnvironment:
         if not options.terminations:
-            environment = FixedHorizon(environment, horizon_of(environment, options), options.termination_reward)
+            environment = FixedHorizon(
+                environment, horizon_of(environment, options), options.termination_reward
+            )
         teachings.append(open_teaching(config, run, LearnedReward(environment)))
         return teachings[0].world
 
@@ -105,9 +107,13 @@ def horizon_of(environment: VectorEnvironment, options: PreferenceOptions) -> in
     """The length of every episode; UsageError where the environment has no time limit and none is given."""
     horizon = options.horizon or time_limit(environment)
     if not horizon:
-        raise UsageError(f"{environment.name} has no time limit: say how long an episode is, as in --horizon 1000.")
+        raise UsageError(
+            f"{environment.name} has no time limit: say how long an episode is, as in --horizon 1000."
+        )
     if horizon < options.segment:
-        raise UsageError(f"an episode of {horizon} steps holds no clip of --segment {options.segment}: make it shorter.")
+        raise UsageError(
+            f"an episode of {horizon} steps holds no clip of --segment {options.segment}: make it shorter."
+        )
     return horizon
 
 
@@ -145,6 +151,7 @@ def labeller_of(options: PreferenceOptions, seed: int) -> Labeller | None:
         names = ("temperature", "mistake", "equal_margin", "skip_below", "myopia")
         return Teacher(**{name: getattr(options, name) for name in names}, seed=seed)
     path, _, name = options.labeller.rpartition(":")
+    found: Any = None
     try:
         found = runpy.run_path(path)[name]
     except FileNotFoundError as error:
@@ -162,15 +169,27 @@ def _before_training(loop: PreferenceLoop) -> None:
     wanted, turn = min(teaching.options.recent, max(2, teaching.schedule.first)), 0
     while len(teaching.recent) < wanted:
         # Numbers that no later iteration uses, so that its randomness is its own.
-        seen = parts.collector.collect(2**40 + turn, loop.config.algorithm.rollout_steps, parts.whole_episodes)
+        seen = parts.collector.collect(
+            2**40 + turn, loop.config.algorithm.rollout_steps, parts.whole_episodes
+        )
         loop.policy.going.env_steps += seen.env_steps
         turn += 1
         gather(teaching)
         if turn > 1000 and not teaching.recent:
-            raise UsageError("no episode is as long as a clip: make --segment shorter, or leave --terminations off.")
+            raise UsageError(
+                "no episode is as long as a clip: make --segment shorter, or leave --terminations off."
+            )
     ask(teaching, teaching.schedule.first, 0)
     _hear(loop, waiting_for=len(teaching.asked))
-    loop.run.log(0, {"env_steps": loop.policy.going.env_steps, **_counts(teaching), **learn(teaching), **settle(teaching)})
+    loop.run.log(
+        0,
+        {
+            "env_steps": loop.policy.going.env_steps,
+            **_counts(teaching),
+            **learn(teaching),
+            **settle(teaching),
+        },
+    )
 
 
 def _hear(loop: PreferenceLoop, waiting_for: int) -> None:

@@ -7,7 +7,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from lineal.environments.preferences.records import Segment
 from lineal.errors import UsageError
-from lineal.train import files
 
 Frame = NDArray[np.uint8]
 Draw = Callable[[Segment], Sequence[Frame]]
@@ -78,19 +76,6 @@ def _format() -> tuple[str, dict[str, Any]]:
     if features.check("webp"):
         return "WEBP", {"lossless": True, "quality": 20, "method": 1}
     return "PNG", {"compress_level": 3}
-
-
-def animation(frames: Sequence[Frame], path: Path, fps: float = 30.0) -> None:
-    """Write frames as an animated file that loops: .webp, .png (APNG) or .gif by its name."""
-    image = _pillow()
-    pictures = [image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
-    out = io.BytesIO()
-    kind = {".webp": "WEBP", ".png": "PNG", ".apng": "PNG", ".gif": "GIF"}.get(path.suffix.lower())
-    if kind is None:
-        raise UsageError(f"{path} has no ending of an animated picture: use .webp, .png or .gif.")
-    extra = {"save_all": True, "append_images": pictures[1:], "duration": round(1000 / fps), "loop": 0}
-    pictures[0].save(out, kind, **extra)
-    files.replace_file(path, out.getvalue())
 
 
 class Clips:

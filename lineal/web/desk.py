@@ -33,8 +33,8 @@ class Question:
     @property
     def sides(self) -> tuple[str, str]:
         """What stands on the left, and on the right."""
-        both = self.pair.first, self.pair.second
-        return both[::-1] if self.swapped else both
+        first, second = self.pair.first, self.pair.second
+        return (second, first) if self.swapped else (first, second)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ class Desk:
             if not label.retracted:
                 found.append(label)
                 continue
-            same = [i for i, old in enumerate(found) if (old.pair, old.control) == (label.pair, label.control)]
+            same = [
+                i for i, old in enumerate(found) if (old.pair, old.control) == (label.pair, label.control)
+            ]
             if same:
                 del found[same[-1]]
         return found

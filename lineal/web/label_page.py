@@ -108,7 +108,9 @@ class Page:
         kinds = {"pair": str, "swapped": bool, "choice": str, "seconds": int | float, "control": bool}
         wrong = [name for name, kind in kinds.items() if not isinstance(values[name], kind)]
         if wrong:
-            raise UsageError(f"an answer needs pair, swapped, choice, seconds and control; {wrong[0]} is missing.")
+            raise UsageError(
+                f"an answer needs pair, swapped, choice, seconds and control; {wrong[0]} is missing."
+            )
         who = visitor(body)
         self.desk.answer(who, Answer(**values))  # type: ignore[arg-type]
         return self.question(self.desk.next(who))
@@ -129,7 +131,9 @@ class Page:
 
     def ahead(self) -> None:
         """Draw the clips of the next questions, so that nobody waits for them."""
-        sides = [side for pair in self.desk.upcoming() if pair.kind == CLIPS for side in (pair.first, pair.second)]
+        sides = [
+            side for pair in self.desk.upcoming() if pair.kind == CLIPS for side in (pair.first, pair.second)
+        ]
         # What cannot be drawn is said when it is asked for.
         with contextlib.suppress(LinealError):
             for side in sides:
@@ -142,7 +146,9 @@ def visitor(body: Mapping[str, Any]) -> Visitor:
     labeller, session = body.get("labeller"), body.get("session")
     for name in (labeller, session):
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise UsageError("labeller and session are names of at most 60 letters, digits, spaces and . @ + - _")
+            raise UsageError(
+                "labeller and session are names of at most 60 letters, digits, spaces and . @ + - _"
+            )
     return Visitor(str(labeller), str(session))
 
 
@@ -192,7 +198,9 @@ def application(page: Page, hosts: set[str]) -> Any:
         async def handle(request: Request) -> Response:
             body = await _body(request)
             # Not in a thread: the desk serves one request at a time.
-            return JSONResponse(work(body), headers=safe, background=BackgroundTask(run_in_threadpool, page.ahead))
+            return JSONResponse(
+                work(body), headers=safe, background=BackgroundTask(run_in_threadpool, page.ahead)
+            )
 
         return guarded(handle)
 

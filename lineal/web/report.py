@@ -79,6 +79,7 @@ def _paper(recipe: str) -> str:
 
 
 HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, greedy"))
+RETURNS = (("eval/return", "return, most probable actions"), ("return_100", "return, last 100 episodes"))
 LOSSES = (("eval/loss", "validation loss"), ("loss", "training loss"))
 
 
@@ -100,7 +101,7 @@ def headline(run: RunView) -> list[Judged]:
         values = [line[name] for line in final if _finite(line.get(name))] or run.values(name)
         if values:
             found.append(Judged(label, values[0] if len(values) > 1 else None, values[-1]))
-    for name, label in LOSSES:
+    for name, label in (*RETURNS, *LOSSES):
         values = run.values(name)
         if values:
             found.append(Judged(label, values[0] if len(values) > 1 else None, values[-1]))
@@ -179,10 +180,14 @@ def algorithm_text(run: RunView) -> str:
         # A report never runs a user's file.
         return ""
     from lineal.recipes import RECIPES
-    from lineal.recipes.config import from_json
+    from lineal.recipes.config import EnvironmentConfig, from_json
     from lineal.train.parts import read_algorithm
 
     try:
+        if "environment" in run.options:
+            from lineal.train.control.parts import read_step_algorithm
+
+            return str(read_step_algorithm(from_json(EnvironmentConfig, dict(run.options))))
         paper = import_module(RECIPES[run.recipe])
         config = from_json(type(paper.default()), dict(run.options))
         if "algorithm" not in run.options:
@@ -210,7 +215,7 @@ def _cell(judged: dict[str, float], label: str) -> str:
 
 
 def _options(run: RunView) -> str:
-    defaults = _defaults(run.recipe)
+    defaults = _defaults(run)
     changed, rest = [], []
     for group, options in run.options.items():
         for name, value in options.items():
@@ -240,12 +245,16 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _defaults(recipe: str) -> dict[str, Any]:
+def _defaults(run: RunView) -> dict[str, Any]:
     from lineal.recipes import RECIPES
+    from lineal.recipes.environment import OnEnvironment
 
-    if recipe not in RECIPES:
+    if run.recipe not in RECIPES:
         return {}
-    groups = vars(import_module(RECIPES[recipe]).default())
+    if "environment" in run.options:
+        groups = vars(OnEnvironment(run.recipe, str(run.option("env"))).default())
+    else:
+        groups = vars(import_module(RECIPES[run.recipe]).default())
     return {name: value for group in groups.values() for name, value in vars(group).items()}
 
 
@@ -273,6 +282,13 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
     path = shlex.quote(str(run.path))
     if run.state != "done":
         return [(f"lineal resume {path}", "go on from the last checkpoint")] if run.state == "stopped" else []
+    others = (f"lineal list {shlex.quote(str(run.path.parent))}", "all runs beside it")
+    if "environment" in run.options:
+        return [
+            (f"lineal eval {path} --episodes 100", "play more episodes"),
+            (f"lineal record {path}", "a film of one episode"),
+            others,
+        ]
     before, after = moments(run)
     prompt = next((s.prompt for s in (*after, *before) if s.prompt.isprintable() and len(s.prompt) < 200), "")
     commands = []
@@ -284,7 +300,7 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
         commands.append((f"lineal eval {path} --samples 8", "pass@1 and pass@8 on the held-out prompts"))
         further = f"lineal run dapo --model {path}{_same_task(run)}{_gentle_rate(run)}"
         commands.append((further, "train it further, with another algorithm"))
-    return [*commands, (f"lineal list {shlex.quote(str(run.path.parent))}", "all runs beside it")]
+    return [*commands, others]
 
 
 def _next(run: RunView) -> str:

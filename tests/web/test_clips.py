@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lineal.environments.preferences.records import Segment
 from lineal.errors import UsageError
-from lineal.web.clips import MOST_FRAMES, Clips, animation, strip
+from lineal.web.clips import MOST_FRAMES, Clips, strip
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -36,16 +35,6 @@ def test_long_and_large_clips_are_thinned_and_shrunk():
 def test_a_clip_without_frames_is_refused():
     with pytest.raises(UsageError, match="at least one frame"):
         strip([])
-
-
-@pytest.mark.parametrize("ending", ["webp", "png", "gif"])
-def test_an_animated_file_loops(tmp_path, ending):
-    path = tmp_path / f"clip.{ending}"
-    animation(frames(5), path, fps=20)
-    with Image.open(path) as picture:
-        assert picture.n_frames == 5 and picture.info.get("loop") == 0
-    with pytest.raises(UsageError, match="animated picture"):
-        animation(frames(2), Path("clip.txt"))
 
 
 def test_a_clip_is_drawn_once():

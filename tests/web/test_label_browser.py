@@ -51,7 +51,9 @@ def ask_clips(folder: Path, pairs: int = 6) -> None:
     with PairWriter(folder) as writer:
         sides = list(zip(segments[::2], segments[1::2], strict=True))[:pairs]
         writer.add(Pair(a.id, b.id) for a, b in sides)
-    replace_file(folder / "about.json", b'{"env": "Pendulum-v1", "instruction": "Which swings up?", "labels": 6}')
+    replace_file(
+        folder / "about.json", b'{"env": "Pendulum-v1", "instruction": "Which swings up?", "labels": 6}'
+    )
 
 
 def free_port() -> int:
@@ -62,7 +64,18 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def server(folder: Path, port: int, *more: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    words = [sys.executable, "-m", "lineal", "label", str(folder), "--port", str(port), "--control", "0", *more]
+    words = [
+        sys.executable,
+        "-m",
+        "lineal",
+        "label",
+        str(folder),
+        "--port",
+        str(port),
+        "--control",
+        "0",
+        *more,
+    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -104,7 +117,9 @@ def test_keys_clicks_and_undo_become_labels(browser, tmp_path):
         seen = [shown(page)]
         assert page.inner_text("h1") == "Which is <b>higher</b>?"
         drawn = "c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; return d.some(v => v < 200) }"
-        assert all(page.eval_on_selector(f"#{side} canvas", drawn) for side in ("left", "right")), "no blank clip"
+        assert all(page.eval_on_selector(f"#{side} canvas", drawn) for side in ("left", "right")), (
+            "no blank clip"
+        )
         page.keyboard.press("ArrowLeft")
         seen.append(after(page, seen[-1]))
         page.click("#right")
@@ -143,9 +158,13 @@ def test_the_left_key_means_what_stands_left(browser, tmp_path):
             page.keyboard.press("ArrowLeft" if long_left else "ArrowRight")
             labels(tmp_path, i + 1)
         found = Answers(tmp_path)
-        assert all(label.preference == 1.0 for label in found.labels), "the long one is always the first of its pair"
+        assert all(label.preference == 1.0 for label in found.labels), (
+            "the long one is always the first of its pair"
+        )
         page.wait_for_selector("#wait:not([hidden])")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing hangs over on a phone"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            "nothing hangs over on a phone"
+        )
         page.close()
 
 
@@ -197,6 +216,9 @@ def test_a_second_server_on_one_store_is_refused(tmp_path):
     ask_clips(tmp_path)
     with server(tmp_path, free_port()):
         done = subprocess.run(
-            [sys.executable, "-m", "lineal", "label", str(tmp_path)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "lineal", "label", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     assert done.returncode == 1 and "in use by process" in done.stderr and done.stderr.count("\n") == 1

@@ -31,11 +31,19 @@ def world(tmp_path):
     segments = SegmentStore(tmp_path)
     segments.add(clips)
     with PairWriter(tmp_path) as writer:
-        writer.add([Pair("<b>one</b>", "two", TEXTS, "Prompt"), Pair(clips[0].id, clips[1].id), Pair(clips[2].id, clips[3].id)])
+        writer.add(
+            [
+                Pair("<b>one</b>", "two", TEXTS, "Prompt"),
+                Pair(clips[0].id, clips[1].id),
+                Pair(clips[2].id, clips[3].id),
+            ]
+        )
     draw = lambda made: [np.full((4, 4, 3), int(made.observation_TF[0, 0]), np.uint8)] * 3  # noqa: E731
     with LabelStore(tmp_path) as store:
         page = Page(Desk(store, control=0.0), segments, Clips(draw), Shown("Which swings up?", 20.0), TOKEN)
-        client = testclient.TestClient(application(page, allowed_hosts("127.0.0.1", 8765)), base_url="http://127.0.0.1:8765")
+        client = testclient.TestClient(
+            application(page, allowed_hosts("127.0.0.1", 8765)), base_url="http://127.0.0.1:8765"
+        )
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield client, store
 
@@ -43,13 +51,26 @@ def world(tmp_path):
 def test_a_question_an_answer_and_undo(world):
     client, store = world
     first = client.post("/api/next", json=WHO).json()
-    assert first["instruction"] == "Which swings up?" and first["fps"] == 20 and first["progress"]["open"] == 3
+    assert (
+        first["instruction"] == "Which swings up?" and first["fps"] == 20 and first["progress"]["open"] == 3
+    )
     question = first["question"]
     assert question["kind"] == "clips" and len(question["sides"]) == 2
-    body = {**WHO, "pair": question["pair"], "swapped": question["swapped"], "choice": "left", "seconds": 1.5, "control": False}
+    body = {
+        **WHO,
+        "pair": question["pair"],
+        "swapped": question["swapped"],
+        "choice": "left",
+        "seconds": 1.5,
+        "control": False,
+    }
     second = client.post("/api/answer", json=body).json()
     assert second["progress"]["labels"] == 1 and second["question"]["pair"] != question["pair"]
-    better = store.pairs[question["pair"]].first if store.labels[0].preference == 1.0 else store.pairs[question["pair"]].second
+    better = (
+        store.pairs[question["pair"]].first
+        if store.labels[0].preference == 1.0
+        else store.pairs[question["pair"]].second
+    )
     assert better == question["sides"][0]
     assert store.labels[0].labeller == "anna" and store.labels[0].seconds == 1.5
     undone = client.post("/api/undo", json=WHO).json()
@@ -70,7 +91,12 @@ def test_no_question_left(world):
     client, _ = world
     for _ in range(3):
         question = client.post("/api/next", json=WHO).json()["question"]
-        body = {**WHO, "choice": "skip", "seconds": 0, **{k: question[k] for k in ("pair", "swapped", "control")}}
+        body = {
+            **WHO,
+            "choice": "skip",
+            "seconds": 0,
+            **{k: question[k] for k in ("pair", "swapped", "control")},
+        }
         last = client.post("/api/answer", json=body).json()
     assert last["question"] is None and last["progress"]["labels"] == 3
 
@@ -129,8 +155,21 @@ def test_a_request_that_cannot_work_is_a_400(world, content, why):
 
 def test_an_answer_that_cannot_count_changes_nothing(world):
     client, store = world
-    good = {**WHO, "pair": next(iter(store.pairs)), "swapped": False, "choice": "left", "seconds": 1, "control": False}
-    for change in ({"pair": "nobody-asked"}, {"choice": "up"}, {"swapped": 1.5}, {"seconds": "long"}, {"pair": None}):
+    good = {
+        **WHO,
+        "pair": next(iter(store.pairs)),
+        "swapped": False,
+        "choice": "left",
+        "seconds": 1,
+        "control": False,
+    }
+    for change in (
+        {"pair": "nobody-asked"},
+        {"choice": "up"},
+        {"swapped": 1.5},
+        {"seconds": "long"},
+        {"pair": None},
+    ):
         assert client.post("/api/answer", json={**good, **change}).status_code == 400, change
     assert store.history == []
     assert client.post("/api/answer", json=good).status_code == 200

@@ -144,5 +144,7 @@ class Label:
             raise DataError(f"a label has {sorted(known)}; this one lacks {missing} and adds {unknown}.")
         value = record["preference"]
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise DataError(f"the preference of pair {record['pair']} is {value!r}: it must be a number or null.")
+            raise DataError(
+                f"the preference of pair {record['pair']} is {value!r}: it must be a number or null."
+            )
         return cls(**{**record, "preference": None if value is None else float(value)})

@@ -45,7 +45,7 @@ def unwrapped(environment: Any) -> VectorEnvironment:
 
 def _gymnasium_state(copy: Any) -> dict[str, NDArray[Any]]:
     data = getattr(copy, "data", None)
-    if hasattr(data, "qpos") and hasattr(data, "qvel"):
+    if data is not None and hasattr(data, "qpos"):
         return {"qpos": np.array(data.qpos), "qvel": np.array(data.qvel)}
     state = getattr(copy, "state", None)
     return {"state": np.array(state, np.float64)} if state is not None else {}

@@ -61,16 +61,24 @@ class Teacher:
     name: str = "synthetic"
 
     def __post_init__(self) -> None:
-        for flag, low, high in (("temperature", 0, math.inf), ("mistake", 0, 1), ("equal_margin", 0, math.inf)):
+        for flag, low, high in (
+            ("temperature", 0, math.inf),
+            ("mistake", 0, 1),
+            ("equal_margin", 0, math.inf),
+        ):
             if not low <= getattr(self, flag) <= high:
                 raise UsageError(f"{flag} is {getattr(self, flag)}: it must lie between {low} and {high}.")
         if not 0 < self.myopia <= 1:
-            raise UsageError(f"myopia is {self.myopia}: it must be above 0 and at most 1 (1: sees all steps alike).")
+            raise UsageError(
+                f"myopia is {self.myopia}: it must be above 0 and at most 1 (1: sees all steps alike)."
+            )
 
     def __call__(self, pair: Pair, segments: Mapping[str, Segment]) -> Label:
         """The answer about one pair of clips."""
         if pair.first not in segments or pair.second not in segments:
-            raise UsageError("the synthetic teacher compares clips by their reward; texts need a person or a function.")
+            raise UsageError(
+                "the synthetic teacher compares clips by their reward; texts need a person or a function."
+            )
         preference = self._preference(pair, segments[pair.first].reward_T, segments[pair.second].reward_T)
         return Label(pair.id, preference, self.name)
 

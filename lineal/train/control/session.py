@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lineal.errors import CheckpointError
-from lineal.train.checkpoint import Checkpoint
+from lineal.environments.control.spaces import space_to_json
+from lineal.errors import CheckpointError, RunError
+from lineal.train.checkpoint import Checkpoint, load_newest
 from lineal.train.console import note
-from lineal.train.control.parts import EnvironmentParts, Going
+from lineal.train.control.files import SavedPolicy, load_policy
+from lineal.train.control.parts import EnvironmentParts, Going, build_environment
+from lineal.train.environment_options import EnvironmentConfig
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
-from lineal.train.run import Run
+from lineal.train.options import from_json
+from lineal.train.run import Run, read_record
 
 
 def save_progress(
@@ -69,3 +75,28 @@ def restore_policy(
         take(found)
     note(f"continuing after step {found.step}")
     return found.step, found.state
+
+
+def policy_of(path: Path) -> SavedPolicy:
+    """The policy of a run: the finished one, else the newest checkpoint's; or of a folder that holds just a policy."""
+    if (path / "policy.safetensors").exists():
+        return load_policy(path)
+    if (path / "final").is_dir():
+        return load_policy(path / "final")
+    options = read_record(path)["config"]["options"]
+    # A run taught by preferences has options besides.
+    known = {field.name for field in fields(EnvironmentConfig)}
+    config = from_json(EnvironmentConfig, {name: x for name, x in options.items() if name in known})
+    found = load_newest(path / "checkpoints")
+    if found is None:
+        raise RunError(f"{path} has no checkpoint yet: let it run on, or resume it.")
+    parts = build_environment(config)
+    spaces = {name: space_to_json(getattr(parts.environment, name)) for name in ("observation", "action")}
+    parts.environment.close()
+    present = parts.policy.state_dict()
+    with torch.no_grad():
+        for name, tensor in found.tensors.items():
+            if name.startswith("model/"):
+                present[name[len("model/") :]].copy_(tensor)
+    note(f"{path} is not finished: this is its policy after iteration {found.step}")
+    return SavedPolicy(parts.policy, config.environment.env, spaces)

@@ -100,7 +100,9 @@ def scores(ensemble: RewardEnsemble, data: Comparisons, place_P: Int[Tensor, " P
     return (reward_MPT * mask_PT).sum(-1)
 
 
-def losses(ensemble: RewardEnsemble, data: Comparisons, index_B: Int[Tensor, " B"], error_rate: float) -> Tensor:
+def losses(
+    ensemble: RewardEnsemble, data: Comparisons, index_B: Int[Tensor, " B"], error_rate: float
+) -> Tensor:
     """Bradley-Terry loss of each member on each of these labels, [M, B]; one forward for all of it."""
     both_MP = scores(ensemble, data, torch.cat([data.first_N[index_B], data.second_N[index_B]]))
     first_MB, second_MB = both_MP.chunk(2, dim=1)
@@ -194,7 +196,9 @@ def overfits(judgement: Judgement) -> bool:
 
 
 @torch.no_grad()
-def held_out_probability(ensemble: RewardEnsemble, data: Comparisons, error_rate: float) -> Float[Tensor, " N"]:
+def held_out_probability(
+    ensemble: RewardEnsemble, data: Comparisons, error_rate: float
+) -> Float[Tensor, " N"]:
     """P(1 > 2) of each label, averaged over the members that hold it out; nan where every member drew it."""
     score_MS = scores(ensemble, data, torch.arange(len(data.feature_STF)))
     gap_MN = score_MS[:, data.first_N] - score_MS[:, data.second_N]

@@ -72,7 +72,9 @@ class LineWriter:
         content = path.read_bytes()
         torn = len(content) - (content.rfind(b"\n") + 1)
         if torn:
-            warn(f"{path}: the last line is torn ({torn} bytes without an end) and was cut off; the others are whole.")
+            warn(
+                f"{path}: the last line is torn ({torn} bytes without an end) and was cut off; the others are whole."
+            )
             self._file.cut(len(content) - torn)
 
     def append(self, record: dict[str, Any]) -> None:

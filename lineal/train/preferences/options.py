@@ -74,8 +74,14 @@ class PreferenceOptions:
             if not value >= low:
                 raise UsageError(f"--{name.replace('_', '-')} {value:g}: it must be at least {low:g}.")
         if self.labeller not in LABELLERS and ".py:" not in self.labeller:
-            raise UsageError(f"--labeller {self.labeller} is none of {', '.join(LABELLERS)} and path.py:function.")
+            raise UsageError(
+                f"--labeller {self.labeller} is none of {', '.join(LABELLERS)} and path.py:function."
+            )
         if not self.error_rate < 1:
-            raise UsageError(f"--error-rate {self.error_rate:g}: nothing would be learned from answers that are all random.")
+            raise UsageError(
+                f"--error-rate {self.error_rate:g}: nothing would be learned from answers that are all random."
+            )
         if 0 < self.horizon < self.segment:
-            raise UsageError(f"--horizon {self.horizon}: an episode must hold a clip of --segment {self.segment} steps.")
+            raise UsageError(
+                f"--horizon {self.horizon}: an episode must hold a clip of --segment {self.segment} steps."
+            )

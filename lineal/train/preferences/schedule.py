@@ -29,7 +29,9 @@ class LabelSchedule:
         if self.labels < 1 or self.steps < 1:
             raise UsageError(f"{self.labels} labels over {self.steps} steps: it takes at least one of each.")
         if not 0 < self.before <= 1:
-            raise UsageError(f"before is {self.before}: the share of labels asked first is above 0 and at most 1.")
+            raise UsageError(
+                f"before is {self.before}: the share of labels asked first is above 0 and at most 1."
+            )
         if not self.decay > 0:
             raise UsageError(f"decay is {self.decay}: it must be above 0.")
 

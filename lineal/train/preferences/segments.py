@@ -45,7 +45,9 @@ class SegmentStore(Mapping[str, Segment]):
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._read or (name.isalnum() and self._path(name).is_file()))
+        return isinstance(name, str) and (
+            name in self._read or (name.isalnum() and self._path(name).is_file())
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(path.stem for path in self.folder.glob("*.safetensors")))
@@ -61,7 +63,11 @@ def _load(path: Path, name: str) -> Segment:
     try:
         segment = Segment.from_arrays(load_file(path))
     except (OSError, SafetensorError, KeyError) as error:
-        raise DataError(f"{path} is no segment ({type(error).__name__}: {error}): restore it from a copy.") from error
+        raise DataError(
+            f"{path} is no segment ({type(error).__name__}: {error}): restore it from a copy."
+        ) from error
     if segment.id != name:
-        raise DataError(f"{path} holds segment {segment.id}: the file was altered or renamed. Restore it from a copy.")
+        raise DataError(
+            f"{path} holds segment {segment.id}: the file was altered or renamed. Restore it from a copy."
+        )
     return segment

@@ -133,7 +133,9 @@ def ask(teaching: Teaching, due: int, env_steps: int) -> list[Pair]:
         step=env_steps,
     )
     if len(pairs) < count:
-        teaching.warn_once("pairs", f"{len(teaching.recent)} clips give only {len(pairs)} new pairs of {count} wanted.")
+        teaching.warn_once(
+            "pairs", f"{len(teaching.recent)} clips give only {len(pairs)} new pairs of {count} wanted."
+        )
     by_id = {segment.id: segment for segment in teaching.recent}
     teaching.segments.add(by_id[side] for pair in pairs for side in (pair.first, pair.second))
     teaching.writer.add(pairs)
@@ -253,7 +255,9 @@ def restore(teaching: Teaching, tensors: Mapping[str, Tensor], state: Mapping[st
     count = len(next(iter(arrays.values()))) if arrays else 0
     teaching.recent = [Segment.from_arrays({n: x[i] for n, x in arrays.items()}) for i in range(count)]
     # A person's answers came in an order of their own: whatever was asked stays asked.
-    teaching.asked = list(saved_state["asked"]) if teaching.labeller is not None else list(teaching.writer.pairs)
+    teaching.asked = (
+        list(saved_state["asked"]) if teaching.labeller is not None else list(teaching.writer.pairs)
+    )
     teaching.used = saved_state["used"]
     if teaching.fitted.epochs:
         teaching.version = teaching.world.reward = teaching.fitted.ensemble.fast()

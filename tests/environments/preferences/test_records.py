@@ -9,14 +9,19 @@ from lineal.errors import DataError
 
 def segment(value: float = 0.0, steps: int = 4) -> Segment:
     return Segment(
-        np.full((steps, 3), value, np.float32), np.zeros(steps, np.int64), np.zeros(steps), {"state": np.ones((steps, 2))}
+        np.full((steps, 3), value, np.float32),
+        np.zeros(steps, np.int64),
+        np.zeros(steps),
+        {"state": np.ones((steps, 2))},
     )
 
 
 def test_equal_content_has_one_id_and_any_change_another():
     assert segment().id == segment().id
     assert len({segment().id, segment(1.0).id, segment(steps=5).id}) == 3
-    moved = Segment(segment().observation_TF, segment().action_T, segment().reward_T, {"state": np.zeros((4, 2))})
+    moved = Segment(
+        segment().observation_TF, segment().action_T, segment().reward_T, {"state": np.zeros((4, 2))}
+    )
     assert moved.id != segment().id
 
 
@@ -55,7 +60,12 @@ def test_a_preference_is_a_probability(preference):
 
 @pytest.mark.parametrize(
     "record",
-    [{"pair": "p"}, {"pair": "p", "preference": "1"}, {"pair": "p", "preference": True}, {"pair": "p", "preference": 1, "x": 2}],
+    [
+        {"pair": "p"},
+        {"pair": "p", "preference": "1"},
+        {"pair": "p", "preference": True},
+        {"pair": "p", "preference": 1, "x": 2},
+    ],
 )
 def test_a_line_that_is_no_label_is_refused(record):
     with pytest.raises(DataError):

@@ -13,7 +13,8 @@ from lineal.errors import RewardError, UsageError
 def world(*rewards: list[float]) -> tuple[dict[str, Segment], list[Pair]]:
     """Segments with these rewards, and every pair of neighbours."""
     made = [
-        Segment(np.full((len(r), 1), i, np.float32), np.zeros(len(r), np.int64), np.array(r)) for i, r in enumerate(rewards)
+        Segment(np.full((len(r), 1), i, np.float32), np.zeros(len(r), np.int64), np.array(r))
+        for i, r in enumerate(rewards)
     ]
     pairs = [Pair(a.id, b.id) for a, b in zip(made[::2], made[1::2], strict=True)]
     return {segment.id: segment for segment in made}, pairs
@@ -58,11 +59,13 @@ def test_the_same_question_has_the_same_answer():
 
 def test_uniform_is_uniform():
     draws = np.array([uniform("x", i) for i in range(4000)])
-    assert 0 <= draws.min() and draws.max() < 1
+    assert draws.min() >= 0 and draws.max() < 1
     assert abs(draws.mean() - 0.5) < 0.02 and abs(draws.var() - 1 / 12) < 0.01
 
 
-@pytest.mark.parametrize("option", [{"temperature": -1}, {"mistake": 1.5}, {"equal_margin": -1}, {"myopia": 0}, {"myopia": 2}])
+@pytest.mark.parametrize(
+    "option", [{"temperature": -1}, {"mistake": 1.5}, {"equal_margin": -1}, {"myopia": 0}, {"myopia": 2}]
+)
 def test_options_without_meaning_are_refused(option):
     with pytest.raises(UsageError, match=next(iter(option))):
         Teacher(**option)

@@ -84,7 +84,9 @@ def test_a_segment_never_crosses_the_end_of_an_episode():
 
 
 def test_the_state_survives_a_round_trip():
-    world = LearnedReward(FixedHorizon(open_environment("CartPole-v1", 2), 30), lambda x: x[:, 0].astype(np.float64))
+    world = LearnedReward(
+        FixedHorizon(open_environment("CartPole-v1", 2), 30), lambda x: x[:, 0].astype(np.float64)
+    )
     world.reset(0)
     random = np.random.default_rng(0)
     for _ in range(40):
@@ -95,7 +97,9 @@ def test_the_state_survives_a_round_trip():
     actions = [act(world, random) for _ in range(60)]
     expected = [world.step(action) for action in actions]
     wanted = world.take(5)
-    other = LearnedReward(FixedHorizon(open_environment("CartPole-v1", 2), 30), lambda x: x[:, 0].astype(np.float64))
+    other = LearnedReward(
+        FixedHorizon(open_environment("CartPole-v1", 2), 30), lambda x: x[:, 0].astype(np.float64)
+    )
     other.reset(9)
     other.set_state(state)
     for action, step in zip(actions, expected, strict=True):

@@ -27,7 +27,9 @@ from lineal.train.preferences.fit import (
 WEIGHT = np.array([1.0, -2.0, 0.5])
 
 
-def world(pairs: int, steps: int = 10, seed: int = 0, mistake: float = 0.0) -> tuple[Comparisons, list[Segment]]:
+def world(
+    pairs: int, steps: int = 10, seed: int = 0, mistake: float = 0.0
+) -> tuple[Comparisons, list[Segment]]:
     """Comparisons of random segments whose true reward is linear in what the networks see."""
     random = np.random.default_rng(seed)
     segments = []
@@ -117,7 +119,9 @@ def test_the_loss_is_bradley_terry_on_summed_rewards():
             sums = [ensemble(data.feature_STF[s])[m].sum() for s in (data.first_N[n], data.second_N[n])]
             p = 0.05 + 0.9 * torch.sigmoid(sums[0] - sums[1])
             mu = data.preference_N[n]
-            assert found_MB[m, b].item() == pytest.approx(-(mu * p.log() + (1 - mu) * (1 - p).log()).item(), rel=1e-4)
+            assert found_MB[m, b].item() == pytest.approx(
+                -(mu * p.log() + (1 - mu) * (1 - p).log()).item(), rel=1e-4
+            )
 
 
 def test_padding_counts_for_nothing():
@@ -184,7 +188,9 @@ def test_learning_by_heart_is_noticed():
     data, _ = world(30)
     noise = torch.Generator().manual_seed(0)
     random_N = torch.randint(0, 2, (30,), generator=noise).float()
-    nonsense = Comparisons(data.feature_STF, data.mask_ST, data.first_N, data.second_N, random_N, data.weight_MN)
+    nonsense = Comparisons(
+        data.feature_STF, data.mask_ST, data.first_N, data.second_N, random_N, data.weight_MN
+    )
     options = FitOptions(l2=0.0, adapt=1.0, learning_rate=1e-2)
     fitted = started(nonsense, options)
     assert overfits(fit(fitted, nonsense, options, 150))

@@ -26,7 +26,10 @@ def test_what_was_said_is_there_for_the_next_one(tmp_path):
         store.add(Label(PAIRS[2].id, 0.0, "anna"))
         assert [pair.id for pair in store.open_pairs] == [PAIRS[1].id]
     again = Answers(tmp_path)
-    assert [(label.pair, label.preference) for label in again.labels] == [(PAIRS[0].id, 1.0), (PAIRS[2].id, 0.0)]
+    assert [(label.pair, label.preference) for label in again.labels] == [
+        (PAIRS[0].id, 1.0),
+        (PAIRS[2].id, 0.0),
+    ]
 
 
 def test_a_reader_follows_the_writer(tmp_path):
@@ -121,7 +124,10 @@ def test_undo_and_a_second_thought(tmp_path):
         store.add(Label(PAIRS[0].id, 0.0))
         store.add(Label(PAIRS[0].id, 1.0))
         store.add(Label(PAIRS[0].id, 0.5, "bob"))
-        assert [(label.labeller, label.preference) for label in store.labels] == [("person", 1.0), ("bob", 0.5)]
+        assert [(label.labeller, label.preference) for label in store.labels] == [
+            ("person", 1.0),
+            ("bob", 0.5),
+        ]
         assert len(store.history) == 5
 
 

@@ -35,7 +35,9 @@ def test_a_constant_rate():
     assert [schedule.due(t) for t in (0, 500, 1000)] == [20, 60, 100] and schedule.rate(900) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"labels": 0}, {"steps": 0}, {"before": 0.0}, {"before": 1.5}, {"decay": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"labels": 0}, {"steps": 0}, {"before": 0.0}, {"before": 1.5}, {"decay": 0.0}]
+)
 def test_nonsense_is_refused(wrong):
     with pytest.raises(UsageError):
         LabelSchedule(**{"labels": 10, "steps": 10, **wrong})
