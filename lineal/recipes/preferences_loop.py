@@ -6,10 +6,11 @@ import runpy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from lineal.environments.control.opening import open_environment
 from lineal.environments.control.protocol import VectorEnvironment
+from lineal.environments.control.spaces import Box
 from lineal.environments.preferences.teachers import FunctionLabeller, Labeller, Teacher
 from lineal.environments.preferences.wrappers import FixedHorizon, LearnedReward, choices_of, time_limit
 from lineal.errors import UsageError
@@ -33,6 +34,7 @@ from lineal.train.preferences.teaching import (
     Teaching,
     answer,
     ask,
+    fitting,
     gather,
     learn,
     restore,
@@ -119,28 +121,24 @@ def horizon_of(environment: VectorEnvironment, options: PreferenceOptions) -> in
 
 def open_teaching(config: PreferencesConfig, run: Run, world: LearnedReward) -> Teaching:
     """What learns the reward, with its store in the run's folder."""
-    options, folder = config.preferences, run.path / FOLDER
+    options, folder, seed = config.preferences, run.path / FOLDER, config.run.seed
     write_about(folder, config.environment.env, options)
-    labeller = labeller_of(options, config.run.seed)
-    writer = PairWriter(folder)
-    choices = choices_of(world.action)
-    inputs = Features(world).count + (sum(choices) or world.action.size)  # type: ignore[union-attr]
-    ensemble = RewardEnsemble(RewardConfig(inputs, options.reward_hidden, options.members), config.run.seed)
-    steps = config.run.env_steps
-    teaching = Teaching(
-        options,
-        LabelSchedule(options.labels, steps, options.before, options.decay),
-        config.run.seed,
-        world,
-        None,  # type: ignore[arg-type]
-        Answers(folder) if labeller is None else LabelStore(folder),
-        writer,
-        SegmentStore(folder),
-        labeller,
-        ThreadPoolExecutor(1) if options.asynchronous else None,
+    labeller = labeller_of(options, seed)
+    action = world.action
+    acted = action.size if isinstance(action, Box) else sum(choices_of(action))
+    shape = RewardConfig(Features(world).count + acted, options.reward_hidden, options.members)
+    return Teaching(
+        options=options,
+        schedule=LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay),
+        seed=seed,
+        world=world,
+        fitted=Fitted.start(RewardEnsemble(shape, seed), fitting(options)),
+        answers=Answers(folder) if labeller is None else LabelStore(folder),
+        writer=PairWriter(folder),
+        segments=SegmentStore(folder),
+        labeller=labeller,
+        pool=ThreadPoolExecutor(1) if options.asynchronous else None,
     )
-    teaching.fitted = Fitted.start(ensemble, teaching.fitting)
-    return teaching
 
 
 def labeller_of(options: PreferenceOptions, seed: int) -> Labeller | None:
@@ -160,7 +158,7 @@ def labeller_of(options: PreferenceOptions, seed: int) -> Labeller | None:
         raise UsageError(f"--labeller {options.labeller}: {type(error).__name__}: {error}.") from error
     if not callable(found):
         raise UsageError(f"--labeller {options.labeller}: {name} is no function of (first, second, prompt).")
-    return FunctionLabeller(found, options.labeller)
+    return FunctionLabeller(cast(Any, found), options.labeller)
 
 
 def _before_training(loop: PreferenceLoop) -> None:

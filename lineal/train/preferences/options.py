@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lineal.errors import UsageError
 
 LABELLERS = ("synthetic", "web")
+PAIRS = ("disagreement", "uniform")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class PreferenceOptions:
             value = getattr(self, name)
             if not value >= low:
                 raise UsageError(f"--{name.replace('_', '-')} {value:g}: it must be at least {low:g}.")
+        if self.pairs not in PAIRS:
+            raise UsageError(f"--pairs {self.pairs} is neither {' nor '.join(PAIRS)}.")
         if self.labeller not in LABELLERS and ".py:" not in self.labeller:
             raise UsageError(
                 f"--labeller {self.labeller} is none of {', '.join(LABELLERS)} and path.py:function."

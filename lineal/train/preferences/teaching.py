@@ -63,11 +63,6 @@ class Teaching:
     pending: Future[tuple[FastReward, Metrics]] | None = None
     warned: set[str] = field(default_factory=set)
 
-    @property
-    def fitting(self) -> FitOptions:
-        """How the ensemble is fitted."""
-        return FitOptions(self.options.error_rate, self.options.reward_learning_rate)
-
     def warn_once(self, about: str, message: str) -> None:
         """Say it once in a run."""
         if about not in self.warned:
@@ -81,6 +76,11 @@ class Teaching:
         self.writer.close()
         if isinstance(self.answers, LabelStore):
             self.answers.close()
+
+
+def fitting(options: PreferenceOptions) -> FitOptions:
+    """How the ensemble is fitted."""
+    return FitOptions(options.error_rate, options.reward_learning_rate)
 
 
 def write_about(folder: Path, env: str, options: PreferenceOptions) -> None:
@@ -210,7 +210,7 @@ def _install(teaching: Teaching, version: FastReward, metrics: Metrics) -> Metri
 
 
 def _job(teaching: Teaching, data: Comparisons, steps: Tensor) -> Callable[[], tuple[FastReward, Metrics]]:
-    fitted, options, seed = teaching.fitted, teaching.fitting, teaching.seed
+    fitted, options, seed = teaching.fitted, fitting(teaching.options), teaching.seed
     count = len(data.preference_N)
     epochs = max(1, round(teaching.options.reward_updates / -(-count // options.batch)))
 
