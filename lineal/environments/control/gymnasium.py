@@ -80,7 +80,7 @@ class GymnasiumTask:
     def render(self, index: int = 0) -> np.ndarray:
         """A picture of one copy; it must have been opened with draw=True."""
         frames = self._many.render()
-        if not frames:
+        if not frames or frames[index] is None:
             raise UsageError(f"{self.name} was not opened for drawing: open it with draw=True.")
         return np.asarray(frames[index], np.uint8)
 

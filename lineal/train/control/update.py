@@ -66,8 +66,12 @@ def adam_update(
     policy.theta.grad = gradient_KP
     totals: Sums = {}
     norms: list[float] = []
+    parts: list[Batch] = []
     for epoch in range(step.epochs):
-        for part in split(algorithm, problem.batch, seed, epoch, by_step=by_step):
+        # In one piece every epoch's batch is the same.
+        if step.minibatches > 1 or not parts:
+            parts = split(algorithm, problem.batch, seed, epoch, by_step=by_step)
+        for part in parts:
             sums = accumulate(problem, part, gradient_KP, measured=epoch + 1 == step.epochs)
             norm = float(torch.linalg.vector_norm(gradient_KP))
             norms.append(norm)
