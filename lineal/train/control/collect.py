@@ -132,7 +132,6 @@ class Collector:
         The randomness is that of (seed, step) alone. Raises EnvironmentFailure for what no environment should do.
         """
         random = np.random.Generator(np.random.Philox(key=[self.seed % 2**63, step]))
-        # The covariance moves with every update, and the actor's factor of it is a copy.
         self.actor.refresh()
         if whole:
             self.restart(step)
