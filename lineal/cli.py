@@ -33,7 +33,9 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on with an interrupted run, bit for bit", "lineal.cli_runs:resume"),
     "generate": Command("generate MODEL --prompt TEXT", "sample completions", "lineal.cli_models:generate"),
     "eval": Command(
-        "eval MODEL --data FILE", "pass@1 and pass@k; returns, of a control run", "lineal.cli_control:evaluate"
+        "eval MODEL --data FILE",
+        "pass@1 and pass@k; returns, of a control run",
+        "lineal.cli_control:evaluate",
     ),
     "record": Command("record RUN", "a film of a control policy", "lineal.cli_control:record"),
     "label": Command("label RUN", "a page on which a person teaches a run", "lineal.cli_label:label"),

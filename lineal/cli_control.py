@@ -77,6 +77,8 @@ def is_control(path: Path) -> bool:
 def evaluate(words: list[str]) -> int:
     """`lineal eval`: a language model on prompts, or a control policy on episodes of its environment."""
     paths, rest = positionals(words)
+    if paths and not Path(paths[0]).exists() and not paths[0].startswith("hf:"):
+        raise UsageError(f"there is no model or run {paths[0]}: lineal list shows the runs in a folder.")
     if not paths or not is_control(Path(paths[0])):
         from lineal.cli_models import evaluate as on_prompts
 
@@ -108,7 +110,9 @@ def record(words: list[str]) -> int:
         return 0
     options = parse(RecordOptions(), rest)
     if paths and not is_control(Path(paths[0])):
-        raise UsageError(f"{paths[0]} is no run of an environment: there is nothing to see. lineal list shows runs.")
+        raise UsageError(
+            f"{paths[0]} is no run of an environment: there is nothing to see. lineal list shows runs."
+        )
     from lineal.train.control.evaluate import run_episodes
     from lineal.train.control.film import check_film, save_film
 

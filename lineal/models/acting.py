@@ -16,7 +16,7 @@ from lineal.models.normaliser import CLIP
 class Actor:
     """A policy's first perceptron in numpy, its normaliser, and how an action is drawn.
 
-    Call `refresh` when the normaliser has moved.
+    Call `refresh` when the normaliser or the covariance may have moved: before each rollout.
     """
 
     def __init__(self, policy: ControlPolicy) -> None:
@@ -35,7 +35,7 @@ class Actor:
         normaliser = self.policy.observation
         self._mean_F = None if normaliser is None else normaliser.mean.numpy()
         self._scale_F = None if normaliser is None else normaliser.scale()
-        self._factor_AA = None if isinstance(self._kind, Choices) else self._factor()
+        self._factor_AA = np.zeros((0, 0)) if isinstance(self._kind, Choices) else self._factor()
 
     def _factor(self) -> np.ndarray:
         size = self._kind.outputs

@@ -46,6 +46,18 @@ class Choices:
         parts = zip(self._each(output_NO), action.unbind(-1), strict=True)
         return torch.stack([gather_logp(logits, chosen) for logits, chosen in parts]).sum(0)
 
+    def logp_slope(
+        self, output_NO: Tensor, spread_E: Tensor, action: Tensor, along_N: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "N O"], Float[Tensor, " E"]]:
+        """The gradient of Σ along · logp in outputs and spread: along · (onehot(action) - p) for each choice."""
+        column_N1 = along_N[:, None]
+        chosen = action[:, None] if action.ndim == 1 else action
+        parts = []
+        for index, logits in enumerate(self._each(output_NO)):
+            slope = torch.softmax(logits, -1).mul_(-column_N1)
+            parts.append(slope.scatter_add_(1, chosen[:, index : index + 1], column_N1))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)), spread_E
+
     def entropy(self, output_NO: Tensor, spread_E: Tensor) -> Float[Tensor, " N"]:
         """H = Σ over choices."""
         parts = [entropy(logits) for logits in self._each(output_NO)]
@@ -108,6 +120,21 @@ class Gaussian:
         if self.covariance == "diagonal":
             return gaussian_logp(action, output_NO, log_std=spread_E)
         return gaussian_logp(action, output_NO, scale_tril=self.factor(spread_E))
+
+    def logp_slope(
+        self, output_NO: Tensor, spread_E: Tensor, action: Tensor, along_N: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "N O"], Float[Tensor, " E"]]:
+        """The gradient of Σ along · logp: Σ⁻¹(a - μ) in the mean, z² - 1 in the log-std; a full Σ by autograd."""
+        if self.covariance == "full":
+            leaves = [output_NO.detach().requires_grad_(), spread_E.detach().requires_grad_()]
+            with torch.enable_grad():
+                total = (self.logp(leaves[0], leaves[1], action) * along_N).sum()
+            to_output_NO, to_spread_E = torch.autograd.grad(total, leaves)
+            return to_output_NO, to_spread_E
+        shrink_A = torch.exp(-spread_E)
+        z_NA = (action - output_NO) * shrink_A
+        along_N1 = along_N[:, None]
+        return z_NA * shrink_A * along_N1, ((z_NA.square() - 1) * along_N1).sum(0)
 
     def entropy(self, output_NO: Tensor, spread_E: Tensor) -> Float[Tensor, " N"]:
         """log|L| + A/2 (1 + log 2π), the same for every observation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,9 +57,10 @@ class ControlConfig:
         return Shape((self.features, *self.hidden, kind.outputs), self.activation, kind.spread)
 
     @classmethod
-    def from_json(cls, record: dict) -> ControlConfig:
-        """The configuration that `dataclasses.asdict` and JSON made a record of."""
-        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in record.items()})
+    def from_json(cls, record: dict[str, Any]) -> ControlConfig:
+        """The configuration that `config_to_json` and JSON made a record of."""
+        values: dict[str, Any] = {n: tuple(x) if isinstance(x, list) else x for n, x in record.items()}
+        return cls(**values)
 
 
 class ControlPolicy(nn.Module):
@@ -92,9 +94,15 @@ class ControlPolicy(nn.Module):
         """The covariance's parameters."""
         return self.shape.tail(self.theta.detach())[0]
 
-    def read(self, input_NF: Float[Tensor, "N F"], part: slice = slice(None)) -> Reading:
-        """Run the perceptrons (or only those of `part`) on inputs: what scores and gradients are made from."""
-        layers = self.shape.layers(self.theta.detach()[part])
+    def read(
+        self, input_NF: Float[Tensor, "N F"], part: slice = slice(None), layers: Layers | None = None
+    ) -> Reading:
+        """Run the perceptrons (or only those of `part`) on inputs: what scores and gradients are made from.
+
+        layers: those of `part`, for whoever reads often and keeps them.
+        """
+        if layers is None:
+            layers = self.shape.layers(self.theta.detach()[part])
         inner = entered(layers, input_NF, self.shape)
         return Reading(self, layers, inner, self.spread())
 
@@ -109,7 +117,9 @@ class Reading:
     def __init__(self, policy: ControlPolicy, layers: Layers, inner: list[Tensor], spread_E: Tensor) -> None:
         self.policy, self.layers, self.inner = policy, layers, inner
         self.output_KNO = inner[-1].requires_grad_()
-        self.spread_E = spread_E.clone().requires_grad_(policy.config.learn_std) if len(spread_E) else spread_E
+        self.spread_E = (
+            spread_E.clone().requires_grad_(policy.config.learn_std) if len(spread_E) else spread_E
+        )
 
     def scores(self, action: Tensor, *, entropy: bool = False, old: Old | None = None) -> Scores:
         """logp, value, and on request entropy and exact KL from the old policy, each [N, 1]: a step is a row."""
@@ -131,11 +141,18 @@ class Reading:
         shape = self.policy.shape
         leaves = [self.output_KNO, self.spread_E] if self.spread_E.requires_grad else [self.output_KNO]
         slopes = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        cotangent(self.layers, slopes[0], self.inner, shape.layers(into_KP), shape)
+        self.pull(slopes[0], slopes[1] if len(slopes) > 1 else None, shape.layers(into_KP), into_KP)
+
+    def pull(
+        self, to_output_KNO: Tensor, to_spread_E: Tensor | None, into: Layers, into_KP: Float[Tensor, "K P"]
+    ) -> None:
+        """Write the gradient in theta, given that in the outputs and in the spread; `into`: layers of `into_KP`."""
+        shape = self.policy.shape
+        cotangent(self.layers, to_output_KNO, self.inner, into, shape)
         if shape.extra:
             tail_KE = shape.tail(into_KP).zero_()
-            if self.spread_E.requires_grad:
-                tail_KE[0] = slopes[1]
+            if to_spread_E is not None and self.spread_E.requires_grad:
+                tail_KE[0] = to_spread_E
 
 
 @dataclass(frozen=True)
@@ -190,6 +207,6 @@ def _shape(tensors: dict[str, Tensor], name: str) -> str:
     return str(tuple(tensors[name].shape)) if name in tensors else "absent"
 
 
-def config_to_json(config: ControlConfig) -> dict:
+def config_to_json(config: ControlConfig) -> dict[str, Any]:
     """The configuration as JSON values."""
     return dataclasses.asdict(config)

@@ -76,9 +76,7 @@ def activations(theta_KP: Tensor, input_NF: Tensor, shape: Shape) -> list[Tensor
     return found
 
 
-def entered(
-    layers: Layers, input_NF: Float[Tensor, "N F"], shape: Shape
-) -> list[Float[Tensor, "K N W"]]:
+def entered(layers: Layers, input_NF: Float[Tensor, "N F"], shape: Shape) -> list[Float[Tensor, "K N W"]]:
     """As `activations`, quickly, but not to be differentiated: what `tangent` and `cotangent` take as `inner`.
 
     layers: `shape.layers(theta_KP)`, detached; whoever calls often keeps them, for making views takes time too.
@@ -115,9 +113,7 @@ NARROW = 16
 """Sides below this are numpy's."""
 
 
-def tangent(
-    layers: Layers, along: Layers, inner: Sequence[Tensor], shape: Shape
-) -> Float[Tensor, "K N O"]:
+def tangent(layers: Layers, along: Layers, inner: Sequence[Tensor], shape: Shape) -> Float[Tensor, "K N O"]:
     """J v: how the outputs move when theta moves along v, whose layers are `along`."""
     moved: Tensor | None = None
     for index, ((weight_KIO, _), (weight_along_KIO, bias_along_K1O)) in enumerate(zip(layers, along)):
@@ -168,7 +164,9 @@ def start(
             else:
                 bound = 1 / math.sqrt(low)
                 for part in (weight_KIO[k, :, :high], bias_K1O[k, :, :high]):
-                    part.copy_((torch.rand(part.shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound)
+                    part.copy_(
+                        (torch.rand(part.shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound
+                    )
     return theta_KP
 
 

@@ -19,10 +19,10 @@ from lineal.objectives.batch import Batch
 from lineal.objectives.definition import Algorithm
 from lineal.objectives.group import renumber
 from lineal.objectives.penalty import ReferenceKL
-from lineal.objectives.reduction import PerBudget, PerToken
+from lineal.objectives.reduction import PerBudget, PerToken, Reduction
 from lineal.objectives.state import AlgorithmState
 from lineal.ops.logprob import kl_estimate
-from lineal.ops.masked import whiten
+from lineal.ops.masked import whiten, whiten_rows
 from lineal.ops.returns import discounted
 from lineal.types import Rollout
 
@@ -113,7 +113,8 @@ def split(
                 f"{algorithm.name} weighs or compares whole completions, and minibatches of steps have none. "
                 "Use PerToken, TokenRatio and an advantage per step, or minibatches=1."
             )
-        parts = _step_parts(batch, minibatches, order)
+        whole = _shuffled_steps(batch, order)
+        return _cut_steps(whole, minibatches, algorithm.reduction, algorithm.advantage.whiten == "minibatch")
     else:
         parts = [batch.rows(index_N) for index_N in _whole_groups(batch.group_B, minibatches, order)]
     if algorithm.advantage.whiten == "minibatch":
@@ -127,11 +128,7 @@ def step_minibatches(batch: Batch, minibatches: int, seed: int) -> list[Batch]:
     For what is fitted beside the objective, such as the critic after a trust-region step.
     """
     order = torch.Generator().manual_seed(seed % 2**63)
-    dtype = batch.advantage_BT.dtype
-    return [
-        replace(part, step_weight_BT=PerToken()(part.mask_BT, part.group_B, dtype))
-        for part in _step_parts(batch, minibatches, order)
-    ]
+    return _cut_steps(_shuffled_steps(batch, order), minibatches, PerToken(), whitened=False)
 
 
 def penalised_reward(algorithm: Algorithm, rollout: Rollout, state: AlgorithmState) -> Float[Tensor, "B T"]:
@@ -178,13 +175,34 @@ def _whole_groups(group_B: Tensor, minibatches: int, order: torch.Generator) -> 
     return [order_B[low:high] for low, high in pairwise(bounds) if high > low]
 
 
-def _step_parts(batch: Batch, minibatches: int, order: torch.Generator) -> list[Batch]:
-    """The counted steps in a random order, gathered once and then cut: small policies feel every operation."""
+def _shuffled_steps(batch: Batch, order: torch.Generator) -> Batch:
+    """The counted steps in a random order as rows of width 1."""
     place_N = batch.mask_BT.flatten().nonzero()[:, 0]
-    count = place_N.shape[0]
-    shuffled = _flat_rows(batch, place_N[torch.randperm(count, generator=order).to(place_N.device)])
+    return _flat_rows(batch, place_N[torch.randperm(place_N.shape[0], generator=order).to(place_N.device)])
+
+
+def _cut_steps(whole: Batch, minibatches: int, reduction: Reduction, whitened: bool) -> list[Batch]:
+    """Nearly equal runs of rows, each with its weights; what can be done for all at once is: every operation counts."""
+    count, dtype = whole.mask_BT.shape[0], whole.advantage_BT.dtype
     cuts = [count * part // minibatches for part in range(minibatches + 1)]
-    return [shuffled.rows(slice(low, high)) for low, high in pairwise(cuts) if high > low]
+    if whitened and count % minibatches == 0:
+        rows_BN = whiten_rows(whole.advantage_BT.view(minibatches, -1))
+        whole, whitened = replace(whole, advantage_BT=rows_BN.view(count, 1)), False
+    # Every step counts here, so weights depend on a part's size alone.
+    weights: dict[int, tuple[Tensor, Tensor]] = {}
+    parts = []
+    for low, high in pairwise(cuts):
+        if high > low:
+            part = whole.rows(slice(low, high))
+            if high - low not in weights:
+                mean_N1 = PerToken()(part.mask_BT, part.group_B, dtype)
+                weights[high - low] = reduction(part.mask_BT, part.group_B, dtype), mean_N1
+            weight_N1, mean_N1 = weights[high - low]
+            advantage_N1 = whiten(part.advantage_BT, part.mask_BT) if whitened else part.advantage_BT
+            parts.append(
+                replace(part, advantage_BT=advantage_N1, weight_BT=weight_N1, step_weight_BT=mean_N1)
+            )
+    return parts
 
 
 def _flat_rows(batch: Batch, index_N: Tensor) -> Batch:

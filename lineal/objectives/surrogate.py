@@ -30,6 +30,17 @@ class Surrogate:
         none_BT = torch.zeros_like(advantage_BT, dtype=torch.bool)
         return none_BT, none_BT
 
+    def slope(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """Its derivative in the log-ratio, by autograd unless a member writes it out.
+
+        For policies so small that autograd's bookkeeping takes longer than the arithmetic.
+        """
+        with torch.enable_grad():
+            leaf_BT = log_ratio_BT.detach().requires_grad_()
+            return torch.autograd.grad(self(leaf_BT, advantage_BT).sum(), leaf_BT)[0]
+
     def formula(self, ratio: str, advantage: str) -> str:
         """The expression, for print, from the symbols of the ratio and of the advantage."""
         raise NotImplementedError
@@ -45,6 +56,12 @@ class LogLikelihood(Surrogate):
         """log π(y_t) A_t."""
         return log_ratio_BT * advantage_BT
 
+    def slope(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """A."""
+        return advantage_BT
+
     def formula(self, ratio: str, advantage: str) -> str:
         """The expression, for print."""
         return f"log π(yₜ) {advantage}"
@@ -55,6 +72,12 @@ class Linear(Surrogate):
     """w A, the first-order surrogate  (TRPO, eq. 14)."""
 
     def __call__(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """w A."""
+        return log_ratio_BT.exp() * advantage_BT
+
+    def slope(
         self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
     ) -> Float[Tensor, "B T"]:
         """w A."""
@@ -97,6 +120,13 @@ class Clip(Surrogate):
         if self.dual is None:
             return value_BT
         return torch.where(advantage_BT < 0, torch.maximum(value_BT, self.dual * advantage_BT), value_BT)
+
+    def slope(
+        self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """w A, and 0 where a bound acts."""
+        low_BT, high_BT = self.clipped(log_ratio_BT, advantage_BT)
+        return (log_ratio_BT.exp() * advantage_BT).masked_fill_(low_BT | high_BT, 0.0)
 
     def clipped(
         self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]

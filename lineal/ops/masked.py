@@ -32,6 +32,13 @@ def masked_var(x: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"], correction: int
     return deviation.square().sum() / (mask.sum() - correction).clamp(min=1)
 
 
+def whiten_rows(x_BN: Float[Tensor, "B N"], eps: float = 1e-8) -> Float[Tensor, "B N"]:
+    """`whiten` of each row by itself, where every position counts."""
+    centred_BN = x_BN - x_BN.mean(1, keepdim=True)
+    variance_B1 = centred_BN.square().sum(1, keepdim=True) / max(1, x_BN.shape[1] - 1)
+    return centred_BN / (variance_B1.sqrt() + eps)
+
+
 def whiten(x: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"], eps: float = 1e-8) -> Float[Tensor, "*N"]:
     """(x - mean) / (std + eps) over the counted positions, 0 elsewhere; std with n - 1, as PPO codes do."""
     scaled = (x - masked_mean(x, mask)) / (masked_var(x, mask).sqrt() + eps)

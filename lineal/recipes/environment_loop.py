@@ -108,8 +108,10 @@ def open_loop(
     # Only the steps of whole episodes are unknown before; schedules then follow env_steps.
     span = total if not parts.whole_episodes else max(1, config.run.env_steps)
     guard = Guard(run.refused, in_a_row=going.refused)
-    schedules = [make_schedule(name, span) for name in (config.algorithm.schedule, config.algorithm.clip_schedule)]
-    return EnvironmentLoop(config, run, parts, going, guard, *schedules, total, done)
+    rate, clip = (
+        make_schedule(name, span) for name in (config.algorithm.schedule, config.algorithm.clip_schedule)
+    )
+    return EnvironmentLoop(config, run, parts, going, guard, rate, clip, total, done)
 
 
 def run(config: EnvironmentConfig, run: Run) -> None:
@@ -169,7 +171,11 @@ def train_step(loop: EnvironmentLoop, step: int) -> dict[str, Any]:
     going.env_steps += experience.env_steps
     going.refused = loop.guard.in_a_row
     spent = time.monotonic() - begun
-    times = {"step_time": spent, "sample_time": sampled - begun, "env_steps_per_second": experience.env_steps / spent}
+    times = {
+        "step_time": spent,
+        "sample_time": sampled - begun,
+        "env_steps_per_second": experience.env_steps / spent,
+    }
     loop.run.time(step, times)
     metrics: dict[str, Any] = {"env_steps": going.env_steps, "return_100": going.note(experience.returns)}
     if experience.returns:
@@ -190,10 +196,14 @@ def _at(algorithm: Algorithm, share: float) -> Algorithm:
     surrogate = algorithm.surrogate
     if share == 1.0 or not isinstance(surrogate, Clip):
         return algorithm
-    return replace(algorithm, surrogate=replace(surrogate, low=surrogate.low * share, high=surrogate.high * share))
+    return replace(
+        algorithm, surrogate=replace(surrogate, low=surrogate.low * share, high=surrogate.high * share)
+    )
 
 
-def _learn(loop: EnvironmentLoop, algorithm: Algorithm, experience: Experience, step: int) -> dict[str, float]:
+def _learn(
+    loop: EnvironmentLoop, algorithm: Algorithm, experience: Experience, step: int
+) -> dict[str, float]:
     """One update; moves the algorithm's state on, and returns the metrics."""
     parts, going, guard = loop.parts, loop.going, loop.guard
     rollout = experience.rollout

@@ -61,7 +61,9 @@ class PolicyOptions:
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype {self.dtype}: a control policy is float32 or float64.")
         if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(f"--hidden {' '.join(map(str, self.hidden))}: give one width of at least 1 per layer.")
+            raise UsageError(
+                f"--hidden {' '.join(map(str, self.hidden))}: give one width of at least 1 per layer."
+            )
 
 
 @dataclass(frozen=True)

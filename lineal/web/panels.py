@@ -22,7 +22,11 @@ class Panel:
 
 HEROES = (
     Panel("Held-out accuracy", ("eval/accuracy", "eval/greedy"), "On prompts never trained on.", 0.0, 1.0),
-    Panel("Return", ("return_100", "eval/return"), "Mean over the last 100 episodes; by the most probable actions."),
+    Panel(
+        "Return",
+        ("return_100", "eval/return"),
+        "Mean over the last 100 episodes; by the most probable actions.",
+    ),
     Panel("Reward", ("reward",), "Mean over the completions of a step."),
     Panel("Loss", ("loss", "eval/loss"), "Mean negative log-likelihood per token, in nats."),
 )

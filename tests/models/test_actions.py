@@ -79,7 +79,9 @@ def test_the_fisher_matrix_is_the_mean_outer_product_of_scores() -> None:
             logp = kind.logp(leaf, spread_E, torch.tensor([[a, b]]))
             (score,) = torch.autograd.grad(logp.sum(), leaf)
             total += logp.exp().detach() * score.T @ score
-    rows = torch.stack([kind.fisher(output_NO, spread_E, e[None])[0] for e in torch.eye(5, dtype=torch.float64)])
+    rows = torch.stack(
+        [kind.fisher(output_NO, spread_E, e[None])[0] for e in torch.eye(5, dtype=torch.float64)]
+    )
     assert torch.allclose(rows, total, atol=1e-12)
 
 

@@ -53,7 +53,9 @@ def test_actions_are_drawn_from_the_distribution_that_scores_them(config: Contro
     policy = made(config)
     actor = Actor(policy)
     rows = 20_000
-    input_BF = np.repeat(actor.normalised(np.random.default_rng(5).normal(0, 2, (1, config.features))), rows, 0)
+    input_BF = np.repeat(
+        actor.normalised(np.random.default_rng(5).normal(0, 2, (1, config.features))), rows, 0
+    )
     action = actor.draw(actor.outputs(input_BF), actor.noise(np.random.default_rng(6), 1, rows)[0])
     scores = policy.read(torch.from_numpy(input_BF)).scores(torch.from_numpy(action), entropy=True)
     assert scores.entropy_BT is not None

@@ -10,7 +10,9 @@ from lineal.errors import UsageError
 from lineal.models.perceptron import Shape, activations, cotangent, entered, start, tangent
 
 
-def problem(activation: str, sizes: tuple[int, ...] = (3, 20, 17, 2), k: int = 2) -> tuple[Shape, Tensor, Tensor]:
+def problem(
+    activation: str, sizes: tuple[int, ...] = (3, 20, 17, 2), k: int = 2
+) -> tuple[Shape, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     shape = Shape(sizes, activation, 2)
     theta_KP = torch.randn(k, shape.count, generator=generator, dtype=torch.float64)
@@ -37,9 +39,7 @@ def test_forward_tangent_and_cotangent_equal_autograd(activation: str, sizes: tu
     assert (shape.tail(into_KP) == 7).all() and (shape.tail(slope_KP) == 0).all()
 
     v_KP = torch.randn(theta_KP.shape, dtype=torch.float64)
-    _, moved = torch.func.jvp(
-        lambda t: activations(t, input_NF, shape)[-1], (theta_KP.detach(),), (v_KP,)
-    )
+    moved = torch.func.jvp(lambda t: activations(t, input_NF, shape)[-1], (theta_KP.detach(),), (v_KP,))[1]
     found = tangent(layers, shape.layers(v_KP), inner, shape)
     assert torch.allclose(found, moved, rtol=1e-11, atol=1e-11)
 

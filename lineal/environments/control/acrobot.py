@@ -82,9 +82,9 @@ def _slope(state_SB: np.ndarray, torque_B: np.ndarray) -> np.ndarray:
         + (CENTRE + 1.0) * GRAVITY * np.cos(inner_B - math.pi / 2)
         + phi2_B
     )
-    outer_B = (torque_B + d2_B / d1_B * phi1_B - CENTRE * np.float_power(inner_turn_B, 2) * sin_B - phi2_B) / (
-        CENTRE**2 + INERTIA - np.float_power(d2_B, 2) / d1_B
-    )
+    outer_B = (
+        torque_B + d2_B / d1_B * phi1_B - CENTRE * np.float_power(inner_turn_B, 2) * sin_B - phi2_B
+    ) / (CENTRE**2 + INERTIA - np.float_power(d2_B, 2) / d1_B)
     return np.stack([inner_turn_B, outer_turn_B, -(d2_B * outer_B + phi1_B) / d1_B, outer_B])
 
 

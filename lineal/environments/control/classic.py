@@ -20,17 +20,26 @@ from lineal.errors import UsageError
 class Physics(Protocol):
     """The equations of one task; S numbers describe the state of a copy."""
 
-    observation: Box
-    action: Space
-    time_limit: int
+    @property
+    def observation(self) -> Box:
+        """What is shown."""
+        ...
+
+    @property
+    def action(self) -> Space:
+        """What is taken."""
+        ...
+
+    @property
+    def time_limit(self) -> int:
+        """Steps after which an episode is cut off."""
+        ...
 
     def start(self, random: np.random.Generator) -> np.ndarray:
         """The state_S at the beginning of an episode."""
         ...
 
-    def advance(
-        self, state_BS: np.ndarray, action: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def advance(self, state_BS: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The state_BS that follows, reward_B, and terminated_B."""
         ...
 

@@ -61,4 +61,8 @@ def _import(module: str, name: str) -> None:
 def _nearest(name: str, known: list[str]) -> str:
     lowered = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(lowered[c] for c in close)}?" if close else ". lineal docs/control.md lists some."
+    return (
+        f"; did you mean {', '.join(lowered[c] for c in close)}?"
+        if close
+        else ". lineal docs/control.md lists some."
+    )

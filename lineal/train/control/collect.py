@@ -85,7 +85,9 @@ class Collector:
     discount: of the sums that rewards are normalised by.
     """
 
-    def __init__(self, environment: VectorEnvironment, policy: ControlPolicy, seed: int, discount: float) -> None:
+    def __init__(
+        self, environment: VectorEnvironment, policy: ControlPolicy, seed: int, discount: float
+    ) -> None:
         self.environment, self.policy, self.seed, self.discount = environment, policy, seed, discount
         self.actor = Actor(policy)
         self.features = Features(environment)
@@ -97,7 +99,9 @@ class Collector:
 
     def restart(self, step: int) -> None:
         """Begin new episodes, seeded by the run's seed and the step."""
-        self._feature_BF = self.features(self.environment.reset((self.seed * 1_000_003 + step * 7919) % 2**31))
+        self._feature_BF = self.features(
+            self.environment.reset((self.seed * 1_000_003 + step * 7919) % 2**31)
+        )
         for array in (self._return_B, self._length_B, self._carried_B):
             array[:] = 0
 
@@ -189,7 +193,11 @@ class Collector:
             waiting_B &= ~ended_B
 
     def _check(self, seen: Seen) -> None:
-        for what, array in (("reward", seen.reward_BT), ("observation", seen.feature_BTF), ("observation", self._feature_BF)):
+        for what, array in (
+            ("reward", seen.reward_BT),
+            ("observation", seen.feature_BTF),
+            ("observation", self._feature_BF),
+        ):
             if not np.isfinite(array).all():
                 place = np.argwhere(~np.isfinite(array))[0]
                 value = array[tuple(place)]
@@ -255,7 +263,6 @@ class Collector:
         """Let the normalisers take in what was seen, now that nothing of this rollout reads them any more."""
         if self.policy.observation is not None:
             self.policy.observation.update(seen.feature_BTF[mask_BT])
-            self.actor.refresh()
         if self.policy.reward is not None:
             ended_BT = seen.terminated_BT | seen.truncated_BT
             running_BT = fill_returns(self._carried_B, seen.reward_BT, ended_BT, self.discount)

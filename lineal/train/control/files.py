@@ -39,7 +39,9 @@ def save_policy(folder: Path, policy: ControlPolicy, environment: VectorEnvironm
         "policy": config_to_json(policy.config),
     }
     files.replace_file(folder / "config.json", json.dumps(record, indent=2, allow_nan=False).encode() + b"\n")
-    files.replace_file(folder / "policy.safetensors", b"".join(map(bytes, tensor_chunks(named_tensors(policy)))))
+    files.replace_file(
+        folder / "policy.safetensors", b"".join(map(bytes, tensor_chunks(named_tensors(policy))))
+    )
     if card:
         files.replace_file(folder / "README.md", card.encode())
 
@@ -74,5 +76,3 @@ def check_spaces(saved: SavedPolicy, environment: VectorEnvironment) -> None:
                 f"{environment.name} now has the {name} space {now}, and the policy was trained with "
                 f"{saved.spaces[name]}: the environment changed its spaces. Use the version it was trained with."
             )
-
-

@@ -72,7 +72,11 @@ def _with_baseline(algorithm: Algorithm, name: str) -> Algorithm:
         raise UsageError(
             f"--baseline {name}: {algorithm.name} takes its advantage from a critic. Drop --baseline."
         )
-    parts: dict[str, Baseline] = {"none": NoBaseline(), "running": RunningMean(), "learned": Learned(Critic())}
+    parts: dict[str, Baseline] = {
+        "none": NoBaseline(),
+        "running": RunningMean(),
+        "learned": Learned(Critic()),
+    }
     return replace(algorithm, advantage=replace(algorithm.advantage, baseline=parts[name]))
 
 
@@ -148,7 +152,9 @@ def build_environment(config: EnvironmentConfig, wrap: Wrap | None = None) -> En
         leaf = nn.Parameter(policy.theta.data[1:2] if critic else policy.theta.data[:0])
         rate = critic.learning_rate if critic else 1e-3
         optimiser = adamw({"theta": leaf}, rate, eps=config.algorithm.adam_eps, weight_decay=0.0)
-    return EnvironmentParts(algorithm, environment, policy, collector, optimiser, leaf, critic is None or _returns(algorithm))
+    return EnvironmentParts(
+        algorithm, environment, policy, collector, optimiser, leaf, critic is None or _returns(algorithm)
+    )
 
 
 def _returns(algorithm: Algorithm) -> bool:

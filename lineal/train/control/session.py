@@ -70,7 +70,6 @@ def restore_policy(
     prefix = "optimiser/"
     moved = {name[len(prefix) :]: t for name, t in found.tensors.items() if name.startswith(prefix)}
     load_optimizer(parts.optimiser, moved, found.state["optimiser"], {"theta": parts.leaf})
-    parts.collector.actor.refresh()
     if take is not None:
         take(found)
     note(f"continuing after step {found.step}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lineal.models.actions import Gaussian
-from lineal.models.control import ControlPolicy, Old, Reading
+from lineal.models.control import ControlPolicy, Reading
 from lineal.models.perceptron import cotangent, tangent
 from lineal.objectives.algorithm import (
     Adam,
@@ -29,6 +29,7 @@ from lineal.objectives.algorithm import (
 )
 from lineal.objectives.penalty import mean_kl
 from lineal.objectives.prepare import step_minibatches, weigh
+from lineal.objectives.ratio import NoRatio, TokenRatio
 from lineal.ops.linear import Product
 from lineal.optim.natural import StepReport, natural_gradient_step, trust_region_step
 from lineal.train.control.collect import Experience
@@ -67,12 +68,18 @@ def adam_update(
     totals: Sums = {}
     norms: list[float] = []
     parts: list[Batch] = []
+    quick = Quick(problem, gradient_KP) if Quick.fits(problem) else None
     for epoch in range(step.epochs):
         # In one piece every epoch's batch is the same.
         if step.minibatches > 1 or not parts:
             parts = split(algorithm, problem.batch, seed, epoch, by_step=by_step)
+        last = epoch + 1 == step.epochs
         for part in parts:
-            sums = accumulate(problem, part, gradient_KP, measured=epoch + 1 == step.epochs)
+            sums: Sums = {}
+            if quick is None or last:
+                sums = accumulate(problem, part, gradient_KP, measured=last)
+            else:
+                quick(part)
             norm = float(torch.linalg.vector_norm(gradient_KP))
             norms.append(norm)
             if not accept(norm, part):
@@ -85,6 +92,55 @@ def adam_update(
     if needs(algorithm).measured_kl:
         totals["measured_kl"] = _mean_kl(problem, weigh(algorithm, problem.batch))
     return totals, norms
+
+
+class Quick:
+    """The gradient of `accumulate` without autograd, for the plain case: no penalty, a ratio per step, no value clip.
+
+    The chain is short: the surrogate's `slope`, the action's `logp_slope`, 2 (V - R). Autograd takes three times as
+    long to find the same numbers for a minibatch of 64 steps; a test ties the two.
+    """
+
+    def __init__(self, problem: StepProblem, into_KP: Tensor) -> None:
+        self.problem, self.into_KP = problem, into_KP
+        policy = problem.policy
+        self.layers = policy.shape.layers(policy.theta.detach())
+        self.into = policy.shape.layers(into_KP)
+        self.critic = needs(problem.algorithm).critic
+
+    @staticmethod
+    def fits(problem: StepProblem) -> bool:
+        """Whether it is the plain case."""
+        algorithm, critic = problem.algorithm, needs(problem.algorithm).critic
+        plain = isinstance(algorithm.ratio, TokenRatio | NoRatio) and not algorithm.penalty
+        return plain and (critic is None or not critic.clip)
+
+    @torch.no_grad()
+    def __call__(self, part: Batch) -> None:
+        """Write the gradient over one optimiser batch."""
+        problem, policy, kind = self.problem, self.problem.policy, self.problem.policy.actions
+        rows, shape = problem.rows(part), part.mask_BT.shape
+        everything = isinstance(rows, slice)
+        action = problem.experience.action if everything else problem.experience.action[rows]
+        input_NF = problem.experience.input_NF
+        reading = policy.read(input_NF if everything else input_NF[rows], layers=self.layers)
+        output_KNO = reading.inner[-1]
+        logp_BT = kind.logp(output_KNO[0], reading.spread_E, action).view(shape)
+        old_BT = logp_BT if part.old_logp_BT is None else part.old_logp_BT
+        algorithm = problem.algorithm
+        slope_BT = algorithm.surrogate.slope(
+            algorithm.ratio(logp_BT, old_BT, part.mask_BT), part.advantage_BT
+        )
+        # Minus: the objective is maximised. Masked steps weigh nothing.
+        along_N = (slope_BT * part.weight_BT).neg_().flatten()
+        to_policy_NO, to_spread_E = kind.logp_slope(output_KNO[0], reading.spread_E, action, along_N)
+        to_output_KNO = torch.zeros_like(output_KNO)
+        to_output_KNO[0] = to_policy_NO
+        if self.critic is not None:
+            assert part.return_BT is not None
+            gap_N = (output_KNO[1, :, 0].view(shape) - part.return_BT).mul_(part.step_weight_BT).flatten()
+            to_output_KNO[1, :, 0] = gap_N.mul_(2 * self.critic.coefficient)
+        reading.pull(to_output_KNO, to_spread_E, self.into, self.into_KP)
 
 
 def accumulate(problem: StepProblem, part: Batch, into_KP: Tensor, *, measured: bool = True) -> Sums:
@@ -164,8 +220,9 @@ def fisher_product(policy: ControlPolicy, reading: Reading, weight_N: Tensor) ->
     along_1P, back_1P = (torch.zeros(1, shape.count, dtype=policy.theta.dtype) for _ in range(2))
     along, back = shape.layers(along_1P), shape.layers(back_1P)
     inner = [x.detach() for x in reading.inner]
-    learned = policy.config.learn_std and isinstance(kind, Gaussian)
-    block_EE = kind.spread_fisher(spread_E) * weight_N.sum() if learned else None
+    block_EE = None
+    if policy.config.learn_std and isinstance(kind, Gaussian):
+        block_EE = kind.spread_fisher(spread_E) * weight_N.sum()
 
     def product(vector: Tensor) -> Tensor:
         along_1P[0, : policy.moving] = vector

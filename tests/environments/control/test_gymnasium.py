@@ -66,7 +66,9 @@ def test_the_protocol_is_kept_over_resets() -> None:
     environment.close()
 
 
-@pytest.mark.parametrize(("how", "said"), [("raise", "RuntimeError in step: the motor"), ("shape", "in step")])
+@pytest.mark.parametrize(
+    ("how", "said"), [("raise", "RuntimeError in step: the motor"), ("shape", "in step")]
+)
 def test_a_broken_environment_is_named(how: str, said: str) -> None:
     environment = GymnasiumTask("Broken-v0", 1, how=how)
     environment.reset(0)

@@ -86,7 +86,9 @@ def test_a_rollout_says_what_happened() -> None:
     assert rollout.old_logp_BT is not None
     assert torch.allclose(rollout.behaviour_logp_BT, rollout.old_logp_BT, atol=1e-12)
     again = made.collect(2, 2)
-    assert again.rollout.reward_BT.tolist() == [[2, 3], [4, 1]], "the next rollout goes on where this one stopped"
+    assert again.rollout.reward_BT.tolist() == [[2, 3], [4, 1]], (
+        "the next rollout goes on where this one stopped"
+    )
     assert again.returns == [10.0, 6.0]
 
 
@@ -94,15 +96,20 @@ def test_values_after_a_step_see_through_the_reset() -> None:
     made = collector(Counting())
     rollout = made.collect(1, 5).rollout
     assert rollout.value_BT is not None and rollout.next_value_BT is not None
-    near = {"abs": 1e-12}
-    assert float(rollout.value_BT[0, 3]) == pytest.approx(value(made, 1, 0), **near)
-    assert float(rollout.next_value_BT[0, 1]) == pytest.approx(value(made, 0, 2), **near)
-    assert float(rollout.next_value_BT[0, 2]) == pytest.approx(value(made, 0, 3), **near), "before the reset"
-    assert float(rollout.next_value_BT[0, 4]) == pytest.approx(value(made, 1, 2), **near), "after the last step"
+    assert float(rollout.value_BT[0, 3]) == pytest.approx(value(made, 1, 0), abs=1e-12)
+    assert float(rollout.next_value_BT[0, 1]) == pytest.approx(value(made, 0, 2), abs=1e-12)
+    assert float(rollout.next_value_BT[0, 2]) == pytest.approx(value(made, 0, 3), abs=1e-12), (
+        "before the reset"
+    )
+    assert float(rollout.next_value_BT[0, 4]) == pytest.approx(value(made, 1, 2), abs=1e-12), (
+        "after the last step"
+    )
     advantage_BT = GAE(discount=0.9, trace_decay=0.0, whiten="off")(rollout, AlgorithmState())
     cut = 3 + 0.9 * value(made, 0, 3) - value(made, 0, 2)
-    assert float(advantage_BT[0, 2]) == pytest.approx(cut, **near), "a cut episode bootstraps"
-    assert float(advantage_BT[1, 3]) == pytest.approx(4 - value(made, 0, 3), **near), "a finished one does not"
+    assert float(advantage_BT[0, 2]) == pytest.approx(cut, abs=1e-12), "a cut episode bootstraps"
+    assert float(advantage_BT[1, 3]) == pytest.approx(4 - value(made, 0, 3), abs=1e-12), (
+        "a finished one does not"
+    )
 
 
 def test_advantages_do_not_depend_on_where_rollouts_are_cut() -> None:
@@ -162,7 +169,9 @@ def test_normalisers_learn_after_the_rollout_and_never_within_it() -> None:
     assert first.rollout.reward_BT[0, :3].tolist() == [1, 2, 3]
     assert first.input_NF[:3].tolist() == [[0, 0], [0, 1], [0, 2]]
     normaliser, reward = made.policy.observation, made.policy.reward
-    assert normaliser is not None and reward is not None and float(normaliser.count) == float(reward.count) == 14
+    assert (
+        normaliser is not None and reward is not None and float(normaliser.count) == float(reward.count) == 14
+    )
     second = made.collect(2, 3)
     raw = np.array([[2.0, 1.0]])
     mean, deviation = np.array([first.input_NF[:, i].mean() for i in (0, 1)]), first.input_NF.numpy().std(0)
@@ -176,6 +185,18 @@ def test_rewards_are_divided_by_the_deviation_of_their_running_sum() -> None:
     running = [1.0, 2.9, 5.61, 1.0, 2.9, 5.61]
     assert made.policy.reward is not None
     assert float(made.policy.reward.scale()[0]) == pytest.approx(1 / np.std(running), rel=1e-6)
+
+
+def test_actions_are_drawn_with_the_covariance_as_it_is_now() -> None:
+    policy = ControlPolicy(ControlConfig(3, reals=1, log_std=-8.0), 0)
+    made = Collector(open_environment("Pendulum-v1", 4), policy, 0, 0.9)
+    made.restart(0)
+    narrow = made.collect(1, 50)
+    with torch.no_grad():
+        policy.shape.tail(policy.theta)[0] += 8.0
+    wide = made.collect(2, 50)
+    assert float((narrow.action - narrow.old.output_NO).std()) < 1e-3
+    assert float((wide.action - wide.old.output_NO).std()) == pytest.approx(1.0, abs=0.2)
 
 
 def test_a_choice_is_shown_as_one_hot() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from lineal.objectives.algorithm import (
 from lineal.objectives.penalty import SqrtKL
 from lineal.objectives.policy import named
 from lineal.objectives.prepare import weigh
+from lineal.objectives.surrogate import Linear
 from lineal.ops.linear import conjugate_gradient, dense_matrix, kl_fisher_product
 from lineal.ops.logprob import gather_logp
 from lineal.optim.groups import adamw
@@ -35,6 +37,7 @@ from lineal.train.control.collect import Collector
 from lineal.train.control.parts import policy_config
 from lineal.train.control.update import (
     ACTOR,
+    Quick,
     StepProblem,
     accumulate,
     adam_update,
@@ -107,6 +110,38 @@ def test_the_gradient_is_autograds(name: str, env: str, options: PolicyOptions) 
         assert float(found_KP.abs().max()) > 0
 
 
+@pytest.mark.parametrize(("env", "options"), CASES)
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "linear"])
+def test_the_quick_gradient_is_the_same(name: str, env: str, options: PolicyOptions) -> None:
+    algorithm = named("ppo" if name == "linear" else name)
+    if name == "linear":
+        algorithm = replace(algorithm, surrogate=Linear(), name="linear")
+    if name != "reinforce":
+        algorithm = override(algorithm, minibatches=3)
+    work = problem(algorithm, env, options)
+    # The ratios must have left 1, and some of them the bounds.
+    with torch.no_grad():
+        work.policy.theta.add_(
+            0.1 * torch.randn(work.policy.theta.shape, generator=torch.Generator().manual_seed(8))
+        )
+    assert Quick.fits(work)
+    quick_KP, slow_KP = torch.full_like(work.policy.theta, 5.0), torch.full_like(work.policy.theta, 7.0)
+    quick = Quick(work, quick_KP)
+    clipped = 0.0
+    for part in split(algorithm, work.batch, 0, by_step=name != "reinforce"):
+        quick(part)
+        sums = accumulate(work, part, slow_KP)
+        clipped += float(sums.get("clip_low", 0.0)) + float(sums.get("clip_high", 0.0))
+        assert torch.allclose(quick_KP, slow_KP, rtol=1e-9, atol=1e-12)
+    assert (clipped > 0) == (name == "ppo")
+
+
+def test_the_quick_gradient_leaves_penalties_and_value_clips_alone() -> None:
+    for changes in ({"entropy": 0.1}, {"value_clip": 0.2}):
+        assert not Quick.fits(problem(override(named("ppo"), **changes)))
+    assert not Quick.fits(problem(named("ppo-kl")))
+
+
 def test_steps_as_rows_and_rows_of_steps_give_the_same_bits() -> None:
     algorithm = override(named("ppo"), minibatches=1, entropy=0.01, whiten="off")
     work = problem(algorithm, "Pendulum-v1")
@@ -144,7 +179,9 @@ def test_minibatches_of_steps_add_up_to_the_whole() -> None:
 
 
 @pytest.mark.parametrize(("env", "options"), CASES)
-def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(env: str, options: PolicyOptions) -> None:
+def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(
+    env: str, options: PolicyOptions
+) -> None:
     work = problem(named("trpo"), env, options)
     policy, inputs = work.policy, work.experience.input_NF
     weight_N = torch.rand(len(inputs), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -156,8 +193,12 @@ def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(env: str,
         return activations(theta_1P, inputs, policy.shape)[-1][0], policy.shape.tail(theta_1P)[0]
 
     theta_P = policy.theta.detach()[0, : policy.moving].clone().requires_grad_()
-    kind, old = policy.actions, [x.detach() for x in outputs(theta_P)]
-    twice = kl_fisher_product([lambda: (kind.kl(*old, *outputs(theta_P)) * weight_N).sum()], [theta_P])
+    kind, (mean_NO, spread_E) = policy.actions, (x.detach() for x in outputs(theta_P))
+
+    def divergence() -> Tensor:
+        return (kind.kl(mean_NO, spread_E, *outputs(theta_P)) * weight_N).sum()
+
+    twice = kl_fisher_product([divergence], [theta_P])
     generator = torch.Generator().manual_seed(2)
     for _ in range(3):
         v_P = torch.randn(policy.moving, generator=generator, dtype=torch.float64)
@@ -170,7 +211,7 @@ def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(env: str,
             lambda t: outputs(t)[0].log_softmax(-1), theta_P.detach()
         )
         assert isinstance(jacobian_NVP, Tensor)
-        p_NV = old[0].softmax(-1)
+        p_NV = mean_NO.softmax(-1)
         explicit = torch.einsum("n,nv,nvp,nvq->pq", weight_N, p_NV, jacobian_NVP, jacobian_NVP)
         assert relative(dense_matrix(product, theta_P.detach()), explicit) < 1e-12
 
@@ -180,7 +221,9 @@ def test_the_explicit_fisher_matrix_of_a_small_policy() -> None:
     work = problem(algorithm, "CartPole-v1", PolicyOptions(hidden=(6,)))
     policy, inputs = work.policy, work.experience.input_NF
     weight_N = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
-    matrix = dense_matrix(fisher_product(policy, policy.read(inputs, ACTOR), weight_N), policy.theta.detach()[0])
+    matrix = dense_matrix(
+        fisher_product(policy, policy.read(inputs, ACTOR), weight_N), policy.theta.detach()[0]
+    )
     theta_P = policy.theta.detach()[0]
 
     def logp(theta: Tensor) -> Tensor:
@@ -191,14 +234,16 @@ def test_the_explicit_fisher_matrix_of_a_small_policy() -> None:
     explicit = torch.einsum("n,nv,nvp,nvq->pq", weight_N, logp(theta_P).exp(), jacobian_NVP, jacobian_NVP)
     assert relative(matrix, explicit) < 1e-12
     # A Monte-Carlo estimate from the sampled actions: right within its noise, and no closer.
-    drawn = torch.multinomial(logp(theta_P).exp(), 4000, replacement=True, generator=torch.Generator().manual_seed(0))
+    drawn = torch.multinomial(
+        logp(theta_P).exp(), 4000, replacement=True, generator=torch.Generator().manual_seed(0)
+    )
     taken = jacobian_NVP.gather(1, drawn[..., None].expand(-1, -1, jacobian_NVP.shape[2]))
     estimate = torch.einsum("n,nsp,nsq->pq", weight_N, taken, taken) / drawn.shape[1]
     assert 1e-6 < relative(estimate, explicit) < 0.05
     for damping, iterations, bound in ((0.1, 15, 1e-3), (0.01, 25, 1e-2), (1e-3, 50, 0.05)):
         b_P = torch.randn(len(theta_P), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         damped = matrix + damping * torch.eye(len(theta_P), dtype=torch.float64)
-        x_P, _ = conjugate_gradient(lambda v: damped @ v, b_P, iterations)
+        x_P, _ = conjugate_gradient(damped.mv, b_P, iterations)
         assert relative(x_P, torch.linalg.solve(damped, b_P)) < bound
 
 
@@ -214,7 +259,10 @@ def test_a_trust_region_step_keeps_its_promises(env: str, options: PolicyOptions
     assert report.accepted and report.improvement > 0 and 0 < report.kl <= 0.01
     reading = policy.read(work.experience.input_NF, ACTOR)
     kl_N = policy.actions.kl(
-        work.experience.old.output_NO, work.experience.old.spread_E, reading.output_KNO.detach()[0], policy.spread()
+        work.experience.old.output_NO,
+        work.experience.old.spread_E,
+        reading.output_KNO.detach()[0],
+        policy.spread(),
     )
     assert float(kl_N.mean()) == pytest.approx(report.kl, rel=1e-9)
     assert torch.equal(policy.theta[1], before[1]), "the critic must not move"
@@ -233,7 +281,7 @@ def test_the_quadratic_model_becomes_exact_as_the_step_shrinks() -> None:
 
 
 def test_a_step_that_finds_nothing_leaves_every_bit() -> None:
-    algorithm = replace(named("trpo"), step=TrustRegion(max_backtracks=0, max_kl=1e5))
+    algorithm = replace(named("trpo"), step=TrustRegion(max_backtracks=0, max_kl=0.01, damping=1e-3))
     work = problem(algorithm, "Pendulum-v1")
     before = work.policy.theta.detach().clone()
     _, report = natural_update(work)
@@ -250,7 +298,11 @@ def test_the_critic_is_fitted_alone() -> None:
     leaf = torch.nn.Parameter(work.policy.theta.data[1:2])
     before = work.policy.theta.detach().clone()
     optimiser = adamw({"theta": leaf}, 1e-2, weight_decay=0.0)
-    first = float(critic_update(replace(work, algorithm=override(work.algorithm, critic_epochs=1)), optimiser, 2)["value_loss"])
+    first = float(
+        critic_update(replace(work, algorithm=override(work.algorithm, critic_epochs=1)), optimiser, 2)[
+            "value_loss"
+        ]
+    )
     last = float(critic_update(work, optimiser, 2)["value_loss"])
     assert last < first
     assert torch.equal(work.policy.theta[0], before[0]) and not torch.equal(work.policy.theta[1], before[1])
@@ -298,5 +350,3 @@ def test_reinforce_takes_whole_episodes_and_its_gradient_is_the_formulas() -> No
     value = (logp_BT * to_go_BT * rollout.mask_BT).sum() / 3
     (gradient_KP,) = torch.autograd.grad(-value, theta_KP)
     assert torch.allclose(found_KP, gradient_KP, rtol=1e-9)
-
-
