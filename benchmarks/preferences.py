@@ -38,7 +38,7 @@ from lineal.train.preferences.comparisons import Comparisons, compare
 from lineal.train.preferences.fit import FitOptions, Fitted, fit
 from lineal.train.run import Run
 
-PAIRS, STEPS, SEEN, DONE, MEMBERS, ROUNDS = 200, 50, 11, 3, 3, 7
+PAIRS, STEPS, SEEN, DONE, MEMBERS, ROUNDS, EPOCHS = 200, 50, 11, 3, 3, 7, 5
 RANDOM = -1200.0
 """Mean return of random play on Pendulum."""
 
@@ -51,6 +51,7 @@ from imitation.data.types import TrajectoryWithRew
 from imitation.rewards.reward_nets import BasicRewardNet
 from imitation.util import logger
 pairs, steps, seen, done, rounds = map(int, sys.argv[1:6])
+epochs = int(sys.argv[7])
 observation = gym.spaces.Box(-np.inf, np.inf, (seen,), np.float32)
 action = gym.spaces.Box(-1, 1, (done,), np.float32)
 random = np.random.default_rng(0)
@@ -69,7 +70,7 @@ trainer = pc.BasicRewardTrainer(model, pc.CrossEntropyRewardLoss(), rng=random, 
 trainer.train(data)
 for line in sys.stdin:
     begin = time.perf_counter()
-    trainer.train(data)
+    trainer.train(data, epoch_multiplier=epochs)
     print(json.dumps(time.perf_counter() - begin), flush=True)
 """
 
@@ -92,7 +93,7 @@ def comparisons() -> Comparisons:
 
 
 def fitting() -> Figure:
-    """Milliseconds of one epoch per network, batches of 32 pairs for both, the two taking turns."""
+    """Milliseconds of one epoch per network, in fits of 5 with batches of 32 pairs for both, the two taking turns."""
     torch.set_num_threads(1)
     data, options = comparisons(), FitOptions(batch=32)
     ensemble = RewardEnsemble(RewardConfig(SEEN + DONE, members=MEMBERS))
@@ -102,7 +103,7 @@ def fitting() -> Figure:
     peer = _start_peer()
 
     def own() -> None:
-        fit(fitted, data, options, 1)
+        fit(fitted, data, options, EPOCHS)
 
     for _ in range(ROUNDS):
         ours += harness.interleaved({"ours": own}, 1)["ours"]
@@ -113,8 +114,8 @@ def fitting() -> Figure:
             theirs.append(json.loads(peer.stdout.readline()))
     if peer is not None:
         peer.communicate()
-    mine = 1000 * median(ours) / MEMBERS
-    other = 1000 * median(theirs) if theirs else None
+    mine = 1000 * median(ours) / MEMBERS / EPOCHS
+    other = 1000 * median(theirs) / EPOCHS if theirs else None
     ratio = None if other is None else other / mine
     return Figure(
         f"an epoch of fitting {PAIRS} pairs of {STEPS} steps, per network",
@@ -133,7 +134,7 @@ def _start_peer() -> subprocess.Popen[str] | None:
     if not python:
         return None
     numbers = [str(n) for n in (PAIRS, STEPS, SEEN, DONE, ROUNDS)]
-    words = [python, "-c", PEER, *numbers, tempfile.mkdtemp()]
+    words = [python, "-c", PEER, *numbers, tempfile.mkdtemp(), str(EPOCHS)]
     pipe = subprocess.PIPE
     return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 

@@ -1,4 +1,4 @@
-"""A reward learned from preferences: a small ensemble of networks on (observation, action), computed as one."""
+"""A reward learned from preferences: a small ensemble of networks on (observation, action)."""
 
 from __future__ import annotations
 
@@ -71,16 +71,24 @@ class RewardEnsemble(nn.Module):
         self.register_buffer("std_M", torch.ones(config.members))
 
     def forward(self, feature_NF: Float[Tensor, "N F"]) -> Float[Tensor, "M N"]:
-        """The raw reward of each member for each step: one matrix product per layer for all members."""
+        """The raw reward of each member for each step."""
         x_NF = (feature_NF - self.input_mean_F) / self.input_std_F
-        x_MNH = x_NF.expand(self.config.members, -1, -1)
-        last = len(self.weights) - 1
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x_MNH = torch.baddbmm(bias, x_MNH, weight)
-            if i < last:
-                x_MNH = F.leaky_relu(x_MNH, self.config.slope, inplace=True)
-                x_MNH = F.dropout(x_MNH, self.config.dropout, self.training)
-        return x_MNH[..., 0]
+        # Plain products member by member: on a CPU their backward is twice as fast as that of batched ones.
+        layers = [
+            list(zip(weight.unbind(0), bias.unbind(0), strict=True))
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
+        return torch.stack(
+            [self._member([layer[m] for layer in layers], x_NF) for m in range(self.config.members)]
+        )
+
+    def _member(self, layers: list[tuple[Tensor, Tensor]], x_NH: Tensor) -> Tensor:
+        for weight, bias in layers[:-1]:
+            x_NH = F.leaky_relu(torch.addmm(bias, x_NH, weight), self.config.slope, inplace=True)
+            if self.config.dropout and self.training:
+                x_NH = F.dropout(x_NH, self.config.dropout)
+        weight, bias = layers[-1]
+        return torch.addmm(bias, x_NH, weight)[:, 0]
 
     @torch.no_grad()
     def reward(self, feature_NF: Float[Tensor, "N F"]) -> Float[Tensor, " N"]:
