@@ -81,6 +81,8 @@ def on_environment(recipe: Recipe, words: Sequence[str]) -> Recipe:
     return Recipe(recipe.name, chosen)
 
 
+ON_ENVIRONMENTS = ("reinforce", "trpo", "ppo", "ppo-kl")
+"""The recipes that learn from environments too."""
 FLAGS = ("--help", "-h", "--help-all", "--dry-run", "--dry_run")
 
 
@@ -153,6 +155,11 @@ def recipe_help(recipe: Recipe, everything: bool = False) -> str:
     if paper is not None and everything:
         lines += [f"  departs: {sentence}" for sentence in paper.departures]
     lines += help_lines(recipe.paper.default(), None if everything else recipe.essential)
+    if recipe.name in ON_ENVIRONMENTS and isinstance(recipe.paper, ModuleType):
+        lines += [
+            "",
+            f"On an environment instead: lineal run {recipe.name} --env CartPole-v1 (--help lists its options)",
+        ]
     lines += ["", "  --dry-run    print the objective, the batch and the memory it takes, and stop"]
     if not everything:
         lines.append(f"\nall options: lineal run {recipe.name} --help-all")

@@ -124,9 +124,13 @@ class Clip(Surrogate):
     def slope(
         self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]
     ) -> Float[Tensor, "B T"]:
-        """w A, and 0 where a bound acts."""
-        low_BT, high_BT = self.clipped(log_ratio_BT, advantage_BT)
-        return (log_ratio_BT.exp() * advantage_BT).masked_fill_(low_BT | high_BT, 0.0)
+        """w A, and 0 where a bound acts: there w A exceeds clip(w) A, which is constant."""
+        if self.dual is not None:
+            return super().slope(log_ratio_BT, advantage_BT)
+        ratio_BT = log_ratio_BT.exp()
+        value_BT = ratio_BT * advantage_BT
+        bounded_BT = ratio_BT.clamp_(1 - self.low, 1 + self.high).mul_(advantage_BT)
+        return value_BT.masked_fill_(value_BT > bounded_BT, 0.0)
 
     def clipped(
         self, log_ratio_BT: Float[Tensor, "B T"], advantage_BT: Float[Tensor, "B T"]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineal.objectives.surrogate import Clip, ClippedWeight, Linear, Surrogate
+from lineal.objectives.surrogate import Clip, ClippedWeight, Linear, LogLikelihood, Surrogate
 
 ratios = st.floats(0.05, 20.0)
 advantages = st.floats(-5.0, 5.0)
@@ -97,3 +97,15 @@ def test_a_clipped_weight_says_where_it_clips(ratio, advantage):
 def test_a_bound_of_one_below_is_no_bound():
     for advantage in (-1.0, 1.0):
         assert acts(ClippedWeight(1.0, 4.0), 1e-9, advantage) == (False, False)
+
+
+@given(
+    ratios,
+    advantages,
+    st.sampled_from([Clip(0.2, 0.28), Clip(0.1, 0.1, dual=3.0), Linear(), LogLikelihood(), ClippedWeight()]),
+)
+def test_a_slope_that_is_written_out_is_autograds(ratio, advantage, surrogate):
+    log_ratio_BT = torch.tensor([[math.log(ratio), 0.0]], dtype=torch.float64)
+    advantage_BT = torch.tensor([[advantage, advantage]], dtype=torch.float64)
+    wanted_BT = Surrogate.slope(surrogate, log_ratio_BT, advantage_BT)
+    assert torch.allclose(surrogate.slope(log_ratio_BT, advantage_BT), wanted_BT, rtol=1e-12, atol=1e-14)

@@ -69,6 +69,19 @@ def test_the_fisher_matrix_is_the_hessian_of_the_divergence(kind: ActionKind) ->
             assert torch.equal(kind.spread_fisher(spread_E), 2 * torch.eye(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_slope_of_logp_is_autograds(kind: ActionKind) -> None:
+    output_NO, spread_E, action = drawn(kind, 5)
+    along_N = torch.randn(6, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    leaves = [output_NO.clone().requires_grad_(), spread_E.clone().requires_grad_()]
+    total = (kind.logp(leaves[0], leaves[1], action) * along_N).sum()
+    wanted = torch.autograd.grad(total, leaves, allow_unused=True)
+    to_output_NO, to_spread_E = kind.logp_slope(output_NO, spread_E, action, along_N)
+    assert torch.allclose(to_output_NO, wanted[0], atol=1e-12)
+    if kind.spread:
+        assert torch.allclose(to_spread_E, wanted[1], atol=1e-12)
+
+
 def test_the_fisher_matrix_is_the_mean_outer_product_of_scores() -> None:
     kind = Choices((2, 3))
     output_NO, spread_E, _ = drawn(kind, 4, rows=1)

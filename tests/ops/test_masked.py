@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineal.ops.masked import masked_mean, masked_sum, masked_var, whiten
+from lineal.ops.masked import masked_mean, masked_sum, masked_var, whiten, whiten_rows
 
 seeds = st.integers(0, 10_000)
 
@@ -66,3 +66,12 @@ def test_nothing_counted_is_zero():
 def test_one_constant_batch_is_whitened_to_zero():
     x, mask = torch.full((2, 3), 0.7), torch.ones(2, 3, dtype=torch.bool)
     assert whiten(x, mask).abs().max() < 1e-6
+
+
+@given(seeds)
+def test_rows_are_whitened_one_by_one(seed):
+    x, _ = draw(seed)
+    whole = torch.ones(x.shape[1:], dtype=torch.bool)
+    assert torch.allclose(whiten_rows(x), torch.stack([whiten(row, whole) for row in x]), atol=1e-12)
+    assert (whiten_rows(torch.full((2, 3), 0.3)) == 0).all()
+    assert (whiten_rows(x[:, :1]) == 0).all()

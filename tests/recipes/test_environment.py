@@ -131,22 +131,43 @@ def test_every_algorithm_runs_and_logs(algorithm: str, say: Say, read: Read, tmp
     assert played.code == 0 and len(json.loads(played.out)["returns"]) == 4
 
 
-GATES = {"trpo": 475, "ppo": 475, "ppo-kl": 475}
+GATES = [
+    ("trpo", "CartPole-v1", 50_000, 475, 1),
+    ("ppo", "CartPole-v1", 50_000, 475, 1),
+    pytest.param("ppo-kl", "CartPole-v1", 50_000, 475, 3, marks=pytest.mark.slow),
+    pytest.param("ppo", "CartPole-v1", 50_000, 475, 3, marks=pytest.mark.slow),
+    pytest.param("trpo", "CartPole-v1", 50_000, 475, 3, marks=pytest.mark.slow),
+    pytest.param("reinforce", "CartPole-v1", 150_000, 475, 3, marks=pytest.mark.slow),
+    pytest.param("ppo", "Pendulum-v1", 100_000, -250, 3, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("algorithm", GATES)
-def test_cartpole_is_learned_in_fifty_thousand_steps(algorithm: str, tmp_path: Path) -> None:
-    _, numbers = preset(algorithm, "CartPole-v1")
-    chosen = {**numbers, "algorithm": algorithm, "env_steps": 50_000, "quiet": True, "save_every": 10_000}
-    config = with_options(EnvironmentConfig(), **chosen)
-    threads = torch.get_num_threads()
+@pytest.mark.parametrize(("algorithm", "env", "steps", "bar", "seeds"), GATES)
+def test_it_learns_within_its_budget(
+    algorithm: str, env: str, steps: int, bar: float, seeds: int, tmp_path: Path
+) -> None:
+    """By the preset's numbers; the median of the seeds."""
+    _, numbers = preset(algorithm, env)
+    chosen = {
+        **numbers,
+        "algorithm": algorithm,
+        "env": env,
+        "env_steps": steps,
+        "quiet": True,
+        "save_every": 10_000,
+    }
+    threads, reached = torch.get_num_threads(), []
     try:
-        with Run.create(tmp_path / "run", {"recipe": algorithm, "options": to_json(config)}) as run:
-            loop.run(config, run)
+        for seed in range(seeds):
+            config = with_options(EnvironmentConfig(), **chosen, seed=seed)
+            path = tmp_path / f"run-{seed}"
+            with Run.create(path, {"recipe": algorithm, "options": to_json(config)}) as run:
+                loop.run(config, run)
+            last = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
+            reached.append(last["eval/return"])
     finally:
         torch.set_num_threads(threads)
-    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["eval/return"] >= GATES[algorithm]
+    assert sorted(reached)[seeds // 2] >= bar, reached
 
 
 def test_a_film_is_made(say: Say, tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ class GymnasiumTask:
             )
         except gymnasium.error.Error as error:
             raise UsageError(f"{name} cannot be made: {' '.join(str(error).split())}") from error
+        except ImportError as error:
+            raise UsageError(
+                f"{name} needs {error.name or error}: pip install 'lineal[mujoco]', or what brings it."
+            ) from error
         except Exception as error:
             raise EnvironmentFailure(
                 f"{name} raised {type(error).__name__} when it was made: {error}"

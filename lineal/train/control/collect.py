@@ -6,14 +6,14 @@ log-probabilities is done afterwards in torch, for all steps at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lineal.environments.control.protocol import Step, VectorEnvironment
+from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.control.spaces import Box, Discrete
 from lineal.errors import EnvironmentFailure
 from lineal.models.acting import Actor
@@ -139,20 +139,18 @@ class Collector:
         self.actor.refresh()
         if whole:
             self.restart(step)
-        seen, returns, lengths = self._take(random, steps, whole)
+        seen = self._take(random, steps, whole)
         env_steps = seen.length * self.environment.count
         self._check(seen)
+        returns, lengths = self._episodes(seen, whole)
         experience = self._experience(seen, whole, returns, lengths, env_steps)
         self._learn_scales(seen, experience.rollout.mask_BT.numpy())
         return experience
 
-    def _take(
-        self, random: np.random.Generator, steps: int, whole: bool
-    ) -> tuple[Seen, list[float], list[int]]:
+    def _take(self, random: np.random.Generator, steps: int, whole: bool) -> Seen:
+        """Step until there are enough; nothing is worked out here that can be worked out afterwards."""
         actor, count = self.actor, self.environment.count
         seen = Seen.room(count, steps, actor, self._feature_BF.shape[1])
-        returns: list[float] = []
-        lengths: list[int] = []
         waiting_B = np.ones(count, bool)
         while waiting_B.any() if whole else seen.length < steps:
             if seen.length == seen.reward_BT.shape[1]:
@@ -165,32 +163,33 @@ class Collector:
             seen.output_BTO[:, t] = output_BO = actor.outputs(input_BF)
             seen.action[:, t] = action = actor.draw(output_BO, noise[t % steps])
             got = self.environment.step(action if self._low is None else action.clip(self._low, self._high))
-            self._note(got, seen, waiting_B if whole else None, returns, lengths)
+            seen.reward_BT[:, t] = got.reward_B
+            seen.terminated_BT[:, t], seen.truncated_BT[:, t] = got.terminated_B, got.truncated_B
+            self._feature_BF = self.features(got.observation_BF)
+            if got.truncated_B.any():
+                for b in (got.truncated_B & ~got.terminated_B).nonzero()[0].tolist():
+                    seen.ends.append((b, t, self.features(got.final_observation_BF[b : b + 1])[0]))
+            if whole:
+                waiting_B &= ~got.ended_B
             seen.length += 1
-        return seen.cut(), returns, lengths
+        return seen.cut()
 
-    def _note(
-        self, got: Step, seen: Seen, waiting_B: np.ndarray | None, returns: list[float], lengths: list[int]
-    ) -> None:
-        t = seen.length
-        seen.reward_BT[:, t] = got.reward_B
-        seen.terminated_BT[:, t], seen.truncated_BT[:, t] = got.terminated_B, got.truncated_B
-        self._feature_BF = self.features(got.observation_BF)
-        self._return_B += got.reward_B
-        self._length_B += 1
-        ended_B = got.terminated_B | got.truncated_B
-        if not ended_B.any():
-            return
-        for b in ended_B.nonzero()[0].tolist():
-            if waiting_B is None or waiting_B[b]:
-                returns.append(float(self._return_B[b]))
-                lengths.append(int(self._length_B[b]))
-            if not got.terminated_B[b]:
-                seen.ends.append((b, t, self.features(got.final_observation_BF[b : b + 1])[0]))
-        self._return_B[ended_B] = 0.0
-        self._length_B[ended_B] = 0
-        if waiting_B is not None:
-            waiting_B &= ~ended_B
+    def _episodes(self, seen: Seen, whole: bool) -> tuple[list[float], list[int]]:
+        """Returns and lengths of the episodes that ended, in the order of their ends; of `whole`, the first of each."""
+        ended_BT = seen.terminated_BT | seen.truncated_BT
+        begun_B = np.zeros(len(ended_BT), np.int64)
+        found: list[tuple[float, int]] = []
+        first_B = np.ones(len(ended_BT), bool)
+        for t, b in np.argwhere(ended_BT.T).tolist():
+            if first_B[b] or not whole:
+                paid = float(self._return_B[b] + seen.reward_BT[b, begun_B[b] : t + 1].sum())
+                found.append((paid, int(self._length_B[b] + t + 1 - begun_B[b])))
+            first_B[b], begun_B[b] = False, t + 1
+            self._return_B[b], self._length_B[b] = 0.0, 0
+        for b, start in enumerate(begun_B.tolist()):
+            self._return_B[b] += seen.reward_BT[b, start:].sum()
+            self._length_B[b] += seen.length - start
+        return [paid for paid, _ in found], [length for _, length in found]
 
     def _check(self, seen: Seen) -> None:
         for what, array in (
@@ -240,8 +239,6 @@ class Collector:
         The value after a step is that of the next observation; where the episode was cut off there it is that of the
         observation before the reset, and where it terminated there is none (GAE puts 0).
         """
-        from dataclasses import replace
-
         count, steps = seen.reward_BT.shape
         after = [self._feature_BF, *(feature_F[None] for _, _, feature_F in seen.ends)]
         after_NF = torch.from_numpy(self.actor.normalised(np.concatenate(after)))

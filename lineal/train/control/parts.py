@@ -15,11 +15,11 @@ from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.control.spaces import Box, Discrete, MultiDiscrete, Space
 from lineal.errors import UsageError
 from lineal.models.control import ControlConfig, ControlPolicy
-from lineal.objectives.advantage import RewardToGo
+from lineal.objectives.advantage import Baselined, RewardToGo
 from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Critic, needs, override
 from lineal.objectives.baseline import Baseline, Learned, NoBaseline, RunningMean
 from lineal.optim.groups import adamw
-from lineal.train.control.collect import Collector, Features
+from lineal.train.control.collect import Collector
 from lineal.train.environment_options import EnvironmentConfig, PolicyOptions
 from lineal.train.parts import open_algorithm
 
@@ -159,7 +159,7 @@ def build_environment(config: EnvironmentConfig, wrap: Wrap | None = None) -> En
 
 def _returns(algorithm: Algorithm) -> bool:
     """Whether advantages are returns, which want episodes from beginning to end."""
-    return isinstance(algorithm.advantage, RewardToGo)
+    return isinstance(algorithm.advantage, Baselined)
 
 
 @dataclass
@@ -187,13 +187,3 @@ class Going:
     def from_json(saved: dict[str, Any]) -> Going:
         """What `to_json` wrote."""
         return Going(**{**saved, "state": AlgorithmState.from_json(saved["state"])})
-
-
-__all__ = [
-    "EnvironmentParts",
-    "Features",
-    "Going",
-    "build_environment",
-    "policy_config",
-    "read_step_algorithm",
-]
