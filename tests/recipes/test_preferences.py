@@ -90,7 +90,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(tmp_path):
     folder = tmp_path / "cut"
     with Run.create(folder, {"recipe": "preferences", "options": to_json(config)}):
         pass
-    for lines in (1, 6, 11):
+    for lines in (1, 8):
         process = subprocess.Popen(
             [sys.executable, "-m", "lineal", "resume", str(folder)], stderr=subprocess.PIPE
         )
