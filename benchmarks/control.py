@@ -190,8 +190,12 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     torch.set_num_threads(1)
     seeds = SEEDS[:1] if arguments.quick else SEEDS
     for algorithm, env, bar in SPEED:
+        if arguments.only not in f"{algorithm} on {env}: speed":
+            continue
         yield from speed(algorithm, env, bar, 10_000 if arguments.quick else 50_000, seeds)
     for algorithm, env, steps, bar in (*RETURNS, *(LONG if arguments.long else ())):
+        if arguments.only not in f"{algorithm} on {env}: return":
+            continue
         if env == "CartPole-v1" or not arguments.quick:
             yield from returns(algorithm, env, steps, bar, seeds)
 
@@ -199,6 +203,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
 def options(parser: argparse.ArgumentParser) -> None:
     """The benchmark's own arguments."""
     parser.add_argument("--quick", action="store_true", help="one seed, fewer steps")
+    parser.add_argument("--only", default="", help="only the figures whose name holds this text")
     parser.add_argument("--long", action="store_true", help="Hopper-v5 for a million steps as well")
 
 

@@ -63,6 +63,17 @@ class Choices:
         parts = [entropy(logits) for logits in self._each(output_NO)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
+    def entropy_slope(
+        self, output_NO: Tensor, spread_E: Tensor, along_N: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "N O"], Float[Tensor, " E"]]:
+        """The gradient of Σ along · H: -along · p (log p + H) for each choice."""
+        parts = []
+        for logits in self._each(output_NO):
+            logp = torch.log_softmax(logits, -1)
+            surprise = logp.exp() * logp
+            parts.append((surprise - logp.exp() * surprise.sum(-1, keepdim=True)).mul_(-along_N[:, None]))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)), spread_E
+
     def kl(
         self, old_NO: Tensor, old_spread_E: Tensor, output_NO: Tensor, spread_E: Tensor
     ) -> Float[Tensor, " N"]:
@@ -144,6 +155,14 @@ class Gaussian:
     def entropy(self, output_NO: Tensor, spread_E: Tensor) -> Float[Tensor, " N"]:
         """log|L| + A/2 (1 + log 2π), the same for every observation."""
         return (spread_E[: self.size].sum() + self.size * (0.5 + HALF_LOG_2PI)).expand(output_NO.shape[0])
+
+    def entropy_slope(
+        self, output_NO: Tensor, spread_E: Tensor, along_N: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "N O"], Float[Tensor, " E"]]:
+        """The gradient of Σ along · H: Σ along in the log of each deviation, 0 elsewhere."""
+        to_spread_E = torch.zeros_like(spread_E)
+        to_spread_E[: self.size] = along_N.sum()
+        return torch.zeros_like(output_NO), to_spread_E
 
     def kl(
         self, old_NO: Tensor, old_spread_E: Tensor, output_NO: Tensor, spread_E: Tensor

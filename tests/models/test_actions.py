@@ -80,6 +80,12 @@ def test_the_slope_of_logp_is_autograds(kind: ActionKind) -> None:
     assert torch.allclose(to_output_NO, wanted[0], atol=1e-12)
     if kind.spread:
         assert torch.allclose(to_spread_E, wanted[1], atol=1e-12)
+    total = (kind.entropy(leaves[0], leaves[1]) * along_N).sum()
+    wanted = torch.autograd.grad(total, leaves, materialize_grads=True, allow_unused=True)
+    to_output_NO, to_spread_E = kind.entropy_slope(output_NO, spread_E, along_N)
+    assert torch.allclose(to_output_NO, wanted[0], atol=1e-12)
+    if kind.spread:
+        assert torch.allclose(to_spread_E, wanted[1], atol=1e-12)
 
 
 def test_the_fisher_matrix_is_the_mean_outer_product_of_scores() -> None:

@@ -117,7 +117,7 @@ def test_the_quick_gradient_is_the_same(name: str, env: str, options: PolicyOpti
     if name == "linear":
         algorithm = replace(algorithm, surrogate=Linear(), name="linear")
     if name != "reinforce":
-        algorithm = override(algorithm, minibatches=3)
+        algorithm = override(algorithm, minibatches=3, entropy=0.05 if name == "ppo" else None)
     work = problem(algorithm, env, options)
     # The ratios must have left 1, and some of them the bounds.
     with torch.no_grad():
@@ -137,8 +137,7 @@ def test_the_quick_gradient_is_the_same(name: str, env: str, options: PolicyOpti
 
 
 def test_the_quick_gradient_leaves_penalties_and_value_clips_alone() -> None:
-    for changes in ({"entropy": 0.1}, {"value_clip": 0.2}):
-        assert not Quick.fits(problem(override(named("ppo"), **changes)))
+    assert not Quick.fits(problem(override(named("ppo"), value_clip=0.2)))
     assert not Quick.fits(problem(named("ppo-kl")))
 
 
