@@ -25,6 +25,7 @@ from lineal.train.preferences.segments import SegmentStore
 from lineal.train.run import Run
 
 SMALL = {
+    "algorithm": "ppo",
     "rollout_steps": 128, "envs": 2, "minibatches": 2, "epochs": 2, "env_steps": 2048, "labels": 30, "segment": 20,
     "reward_updates": 10, "save_every": 2, "quiet": True, "eval_episodes": 2, "recent": 40,
 }  # fmt: skip
@@ -189,6 +190,7 @@ def test_defaults_follow_the_environment():
     asked = with_options(default(), env="CartPole-v1", algorithm="ppo")
     config = tuned(asked)
     assert config.environment.envs == 8 and config.algorithm.rollout_steps == 32
+    assert config.algorithm.schedule == "linear" and default().algorithm.algorithm == "trpo"
     assert not tuned(with_options(default(), env="Hopper-v5")).environment.normalise_rewards
     with pytest.raises(UsageError, match="there is none"):
         tuned(with_options(default(), env="Strange-v0", preset="zoo"))
