@@ -62,7 +62,17 @@ def test_a_person_in_a_browser_teaches_pendulum_from_zero(tmp_path):
         "--labels",
         str(labels),
     ]
-    words += ["--env-steps", "100000", "--out", str(folder), "--quiet", "--instruction", "Which pole is up?"]
+    words += [
+        "--algorithm",
+        "ppo",
+        "--env-steps",
+        "100000",
+        "--out",
+        str(folder),
+        "--quiet",
+        "--instruction",
+        "Which pole is up?",
+    ]
     trainer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while not (folder / "preferences" / "pairs.jsonl").exists():
         assert trainer.poll() is None, trainer.communicate()[1]
