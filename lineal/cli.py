@@ -38,6 +38,7 @@ COMMANDS = {
         "lineal.cli_control:evaluate",
     ),
     "record": Command("record RUN", "a film of a control policy", "lineal.cli_control:record"),
+    "label": Command("label RUN", "a page on which a person teaches a run", "lineal.cli_label:label"),
     "list": Command("list [FOLDER]", "the runs in a folder (runs)", "lineal.cli_runs:list_runs"),
     "report": Command("report RUN", "write RUN/report.html again", "lineal.cli_runs:report"),
     "compare": Command(

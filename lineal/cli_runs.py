@@ -72,7 +72,7 @@ def on_environment(recipe: Recipe, words: Sequence[str]) -> Recipe:
     """The recipe itself, or where the words name an environment its version for environments, with its preset."""
     from lineal.recipes.environment import OnEnvironment, asks_for_environment
 
-    if not asks_for_environment(words):
+    if not asks_for_environment(words) or hasattr(recipe.paper, "tuned"):
         return recipe
     if getattr(recipe.paper, "LOOP", "") != "lineal.recipes.policy_gradient":
         raise UsageError(f"--env: {recipe.name} learns from text. Use reinforce, trpo, ppo or ppo-kl.")
@@ -91,11 +91,9 @@ def recipe_of(asked: dict[str, Any]) -> Recipe:
     from lineal.recipes.environment import OnEnvironment, trained_on_environments
 
     recipe = find_recipe(asked["recipe"])
-    return (
-        Recipe(recipe.name, OnEnvironment(recipe.name))
-        if trained_on_environments(asked["options"])
-        else recipe
-    )
+    if not trained_on_environments(asked["options"]) or hasattr(recipe.paper, "tuned"):
+        return recipe
+    return Recipe(recipe.name, OnEnvironment(recipe.name))
 
 
 def run(words: list[str]) -> int:
@@ -113,6 +111,10 @@ def run(words: list[str]) -> int:
         return 0
     options = [word for word in rest if word not in ("--dry-run", "--dry_run")]
     config = parse(recipe.paper.default(), options)
+    tuned = getattr(recipe.paper, "tuned", None)
+    if tuned is not None:
+        # What nobody gave follows the environment that was asked for.
+        config = parse(tuned(config), options)
     if not isinstance(recipe.paper, ModuleType):
         # Refused before a folder is made: an algorithm of prompts has no use for an environment.
         recipe.loop.read_step_algorithm(config)

@@ -42,16 +42,30 @@ def preference_loss(
     labels given at random, P' = (1 - e) P + e/2 (their 10 % is 0.1). weight: of each pair (bootstrap), normalised here.
     With scores that are sums of rewards this is logistic regression on the difference of the summed features.
     """
-    difference_B = score_chosen - score_rejected - margin
-    first_B, second_B = (
-        _log_probability(difference_B, error_rate),
-        _log_probability(-difference_B, error_rate),
-    )
-    loss_B = -first_B if preference is None else -(preference * first_B + (1 - preference) * second_B)
+    loss_B = preference_losses(score_chosen - margin, score_rejected, preference, error_rate=error_rate)
     return loss_B.mean() if weight is None else (weight * loss_B).sum() / weight.sum()
 
 
-def _log_probability(difference_B: Tensor, error_rate: float) -> Tensor:
+def preference_losses(
+    score_chosen: Float[Tensor, "*N"],
+    score_rejected: Float[Tensor, "*N"],
+    preference: Float[Tensor, "*N"] | None = None,
+    *,
+    error_rate: float = 0.0,
+) -> Float[Tensor, "*N"]:
+    """-[μ log P(1 > 2) + (1 - μ) log P(2 > 1)] of each pair, for as many members of an ensemble as there are rows.
+
+    P(1 > 2) = (1 - e) σ(s_1 - s_2) + e/2: a person who answers at random with probability e (Christiano et al. 2017,
+    section 2.2.3, with e = 10 %). So no answer costs more than -log(e/2), however sure the scores are.
+    """
+    difference = score_chosen - score_rejected
+    first = _log_probability(difference, error_rate)
+    if preference is None:
+        return -first
+    return -(preference * first + (1 - preference) * _log_probability(-difference, error_rate))
+
+
+def _log_probability(difference: Tensor, error_rate: float) -> Tensor:
     if not error_rate:
-        return F.logsigmoid(difference_B)
-    return torch.log((1 - error_rate) * torch.sigmoid(difference_B) + error_rate / 2)
+        return F.logsigmoid(difference)
+    return torch.log((1 - error_rate) * torch.sigmoid(difference) + error_rate / 2)

@@ -14,6 +14,7 @@ RECIPES = {
     "dr-grpo": "lineal.recipes.dr_grpo",
     "gspo": "lineal.recipes.gspo",
     "cispo": "lineal.recipes.cispo",
+    "preferences": "lineal.recipes.preferences",
     "ablation": "lineal.recipes.ablation",
 }
 """Every recipe by the name the command knows, and the module that holds it."""

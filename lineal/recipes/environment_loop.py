@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,11 +26,12 @@ from lineal.objectives.algorithm import (
 from lineal.objectives.surrogate import Clip
 from lineal.optim.groups import set_learning_rate
 from lineal.optim.schedules import Schedule, make_schedule
+from lineal.train.checkpoint import Checkpoint
 from lineal.train.console import note
 from lineal.train.control.collect import Experience
 from lineal.train.control.evaluate import Episodes, run_episodes
 from lineal.train.control.files import save_policy
-from lineal.train.control.parts import EnvironmentParts, Going, build_environment, read_step_algorithm
+from lineal.train.control.parts import EnvironmentParts, Going, Wrap, build_environment, read_step_algorithm
 from lineal.train.control.session import restore_policy, save_progress
 from lineal.train.control.update import StepProblem, adam_update, critic_update, natural_update
 from lineal.train.environment_options import EnvironmentConfig
@@ -81,13 +83,21 @@ class EnvironmentLoop:
     done: int
 
 
-def open_loop(config: EnvironmentConfig, run: Run) -> EnvironmentLoop:
-    """Build everything, and take up the newest checkpoint when there is one."""
-    parts = build_environment(config)
+def open_loop(
+    config: EnvironmentConfig,
+    run: Run,
+    wrap: Wrap | None = None,
+    take: Callable[[Checkpoint], None] | None = None,
+) -> EnvironmentLoop:
+    """Build everything, and take up the newest checkpoint when there is one.
+
+    wrap: puts something around the environment. take: gets the checkpoint too.
+    """
+    parts = build_environment(config, wrap)
     for line in str(parts.algorithm).splitlines():
         note(line)
     total = iterations(config, parts.whole_episodes)
-    done, saved = restore_policy(run, parts)
+    done, saved = restore_policy(run, parts, take)
     going = Going.from_json(saved["going"]) if saved else Going(initial_state(parts.algorithm))
     if saved:
         parts.collector.resume(saved["collector"])

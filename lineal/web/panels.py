@@ -22,6 +22,7 @@ class Panel:
 
 HEROES = (
     Panel("Held-out accuracy", ("eval/accuracy", "eval/greedy"), "On prompts never trained on.", 0.0, 1.0),
+    Panel("Return by the true reward", ("true_return",), "Of whole episodes; hidden from the learner."),
     Panel(
         "Return",
         ("return_100", "eval/return"),
@@ -78,6 +79,33 @@ PANELS = (
         0.0,
     ),
     Panel("Value loss", ("value_loss",), "The critic's error.", 0.0),
+    Panel("Predicted return", ("predicted_return",), "What the policy was paid: the learned reward, summed."),
+    Panel("Labels", ("labels", "asked"), "Comparisons answered, and asked for.", 0.0),
+    Panel(
+        "Labels predicted",
+        ("reward_model/validation_accuracy", "reward_model/training_accuracy"),
+        "Share of decided labels: held out, and trained on.",
+        0.0,
+        1.0,
+    ),
+    Panel(
+        "Learned and true reward",
+        ("reward_model/pearson", "reward_model/spearman"),
+        "Correlation on steps that were just taken.",
+    ),
+    Panel(
+        "Calibration of the reward",
+        ("reward_model/calibration_error", "reward_model/brier"),
+        "Of predictions of held-out labels: 0 means that they mean what they say.",
+        0.0,
+    ),
+    Panel("Drift of the reward", ("reward_model/drift",), "1 - correlation before and after each fit.", 0.0),
+    Panel(
+        "Over-fitting of the reward",
+        ("reward_model/ratio",),
+        "Validation over training loss; kept in 1.1-1.5.",
+        0.0,
+    ),
     Panel("Explained variance", ("explained_variance",), "1: the critic predicts every return; 0: none."),
     Panel("Learning rate", ("learning_rate",), "", 0.0),
 )

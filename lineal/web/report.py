@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,11 @@ def _paper(recipe: str) -> str:
 
 
 HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, greedy"))
-RETURNS = (("eval/return", "return, most probable actions"), ("return_100", "return, last 100 episodes"))
+RETURNS = (
+    ("eval/return", "return, most probable actions"),
+    ("return_100", "return, last 100 episodes"),
+    ("true_return", "true return, last iteration"),
+)
 LOSSES = (("eval/loss", "validation loss"), ("loss", "training loss"))
 
 
@@ -187,7 +191,9 @@ def algorithm_text(run: RunView) -> str:
         if "environment" in run.options:
             from lineal.train.control.parts import read_step_algorithm
 
-            return str(read_step_algorithm(from_json(EnvironmentConfig, dict(run.options))))
+            known = {field.name for field in fields(EnvironmentConfig)}
+            options = {name: group for name, group in run.options.items() if name in known}
+            return str(read_step_algorithm(from_json(EnvironmentConfig, options)))
         paper = import_module(RECIPES[run.recipe])
         config = from_json(type(paper.default()), dict(run.options))
         if "algorithm" not in run.options:
@@ -247,14 +253,21 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
 
 def _defaults(run: RunView) -> dict[str, Any]:
     from lineal.recipes import RECIPES
+    from lineal.recipes.config import with_options
     from lineal.recipes.environment import OnEnvironment
 
     if run.recipe not in RECIPES:
         return {}
-    if "environment" in run.options:
+    paper = import_module(RECIPES[run.recipe])
+    if hasattr(paper, "tuned"):
+        asked = with_options(
+            paper.default(), env=str(run.option("env")), algorithm=str(run.option("algorithm"))
+        )
+        groups = vars(paper.tuned(asked))
+    elif "environment" in run.options:
         groups = vars(OnEnvironment(run.recipe, str(run.option("env"))).default())
     else:
-        groups = vars(import_module(RECIPES[run.recipe]).default())
+        groups = vars(paper.default())
     return {name: value for group in groups.values() for name, value in vars(group).items()}
 
 

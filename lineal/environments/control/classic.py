@@ -72,6 +72,11 @@ class ClassicTask:
         whole = (count,) if isinstance(physics.action, Discrete) else None
         self._action_shape = whole or (count, *getattr(physics.action, "shape", ()))
 
+    @property
+    def states(self) -> np.ndarray:
+        """The state of every copy now, [B, S]."""
+        return self._state_BS
+
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Begin an episode in every copy; without a seed the generators go on where they are."""
         if seed is not None or not self._random:

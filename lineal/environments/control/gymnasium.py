@@ -53,6 +53,11 @@ class GymnasiumTask:
         self._shape = getattr(self.observation, "shape", ())
         self._begun = False
 
+    @property
+    def copies(self) -> list[Any]:
+        """Gymnasium's own objects, one per copy."""
+        return list(self._many.envs)
+
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Begin an episode in every copy."""
         first = self._seed if seed is None and not self._begun else seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,12 +119,17 @@ class EnvironmentParts:
     whole_episodes: bool
 
 
-def build_environment(config: EnvironmentConfig) -> EnvironmentParts:
-    """Everything the loop works with."""
+Wrap = Callable[[VectorEnvironment], VectorEnvironment]
+
+
+def build_environment(config: EnvironmentConfig, wrap: Wrap | None = None) -> EnvironmentParts:
+    """Everything the loop works with. wrap: puts something around the environment, such as a learned reward."""
     torch.set_num_threads(config.policy.threads)
     algorithm = read_step_algorithm(config)
     where, seed = config.environment, config.run.seed
     environment = open_environment(where.env, where.envs, seed, own=where.own)
+    if wrap is not None:
+        environment = wrap(environment)
     critic = needs(algorithm).critic
     shape = policy_config(
         config.policy,

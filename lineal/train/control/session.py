@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lineal.environments.control.spaces import space_to_json
 from lineal.errors import CheckpointError, RunError
-from lineal.train.checkpoint import load_newest
+from lineal.train.checkpoint import Checkpoint, load_newest
 from lineal.train.console import note
 from lineal.train.control.files import SavedPolicy, load_policy
 from lineal.train.control.parts import EnvironmentParts, Going, build_environment
@@ -20,18 +23,34 @@ from lineal.train.run import Run, read_record
 
 
 def save_progress(
-    run: Run, step: int, parts: EnvironmentParts, going: Going, *, renewed: bool = False
+    run: Run,
+    step: int,
+    parts: EnvironmentParts,
+    going: Going,
+    *,
+    renewed: bool = False,
+    tensors: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checkpoint everything; `renewed`: the environment has failed, so a resumed run begins new episodes."""
-    tensors = {f"model/{name}": tensor for name, tensor in parts.policy.state_dict().items()}
+    """Checkpoint everything; `renewed`: the environment has failed, so a resumed run begins new episodes.
+
+    tensors, state: what another part of the run keeps beside it.
+    """
+    own = {f"model/{name}": tensor for name, tensor in parts.policy.state_dict().items()}
     moved, plain = optimizer_tensors(parts.optimiser, {"theta": parts.leaf})
-    tensors |= {f"optimiser/{name}": tensor for name, tensor in moved.items()}
+    own |= {f"optimiser/{name}": tensor for name, tensor in moved.items()}
     collector = {"environment": None, "step": step} if renewed else parts.collector.state(step)
-    run.checkpoint(step, tensors, {"optimiser": plain, "going": going.to_json(), "collector": collector})
+    plain_state = {"optimiser": plain, "going": going.to_json(), "collector": collector}
+    run.checkpoint(step, {**own, **(tensors or {})}, {**plain_state, **(state or {})})
 
 
-def restore_policy(run: Run, parts: EnvironmentParts) -> tuple[int, dict[str, Any]]:
-    """Load the newest checkpoint into policy and optimiser; returns (iterations done, the rest of what was saved)."""
+def restore_policy(
+    run: Run, parts: EnvironmentParts, take: Callable[[Checkpoint], None] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Load the newest checkpoint into policy and optimiser; returns (iterations done, the rest of what was saved).
+
+    take: gets the checkpoint too, for what another part of the run kept in it.
+    """
     found = run.restore()
     if found is None:
         return 0, {}
@@ -51,6 +70,8 @@ def restore_policy(run: Run, parts: EnvironmentParts) -> tuple[int, dict[str, An
     prefix = "optimiser/"
     moved = {name[len(prefix) :]: t for name, t in found.tensors.items() if name.startswith(prefix)}
     load_optimizer(parts.optimiser, moved, found.state["optimiser"], {"theta": parts.leaf})
+    if take is not None:
+        take(found)
     note(f"continuing after step {found.step}")
     return found.step, found.state
 
@@ -61,7 +82,10 @@ def policy_of(path: Path) -> SavedPolicy:
         return load_policy(path)
     if (path / "final").is_dir():
         return load_policy(path / "final")
-    config = from_json(EnvironmentConfig, read_record(path)["config"]["options"])
+    options = read_record(path)["config"]["options"]
+    # A run taught by preferences has options besides.
+    known = {field.name for field in fields(EnvironmentConfig)}
+    config = from_json(EnvironmentConfig, {name: x for name, x in options.items() if name in known})
     found = load_newest(path / "checkpoints")
     if found is None:
         raise RunError(f"{path} has no checkpoint yet: let it run on, or resume it.")

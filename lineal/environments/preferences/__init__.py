@@ -1,0 +1,1 @@
+"""Learning from preferences: what is compared, which pairs are asked about, and who answers."""
