@@ -12,6 +12,7 @@ import torch
 
 from lineal.environments.control.opening import open_environment
 from lineal.errors import EnvironmentFailure
+from lineal.models.control import ControlPolicy
 from lineal.objectives.algorithm import (
     Adam,
     Algorithm,
@@ -65,7 +66,16 @@ def plan(config: EnvironmentConfig) -> list[str]:
         f"policy {policy.config.features} -> {' -> '.join(map(str, policy.config.hidden))}: "
         f"{policy.theta.numel():,} parameters with the critic",
         f"an iteration: {where.envs} copies x {used}, {algorithm.optimiser_steps} optimiser steps",
+        f"memory about {_mebibytes(policy, where.envs * config.algorithm.rollout_steps):.1f} MiB beside torch's own",
     ]
+
+
+def _mebibytes(policy: ControlPolicy, steps: int) -> float:
+    """What an iteration holds: each step's observation three times, both networks' layers with their slopes, and what
+    is known of the step; the numbers of the policy with gradient and Adam's two means."""
+    shape = policy.config
+    each = 3 * shape.features + 4 * sum(shape.hidden) + policy.actions.outputs + 16
+    return (steps * each + 4 * policy.theta.numel()) * policy.theta.element_size() / 2**20
 
 
 @dataclass
