@@ -416,7 +416,12 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: int, code: int) -> Non
         str(tmp_path / "t"),
     ]
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, SIGINT is ignored, and children would inherit that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # type: ignore[func-returns-value]
     )
     assert process.stdout is not None and process.stdout.readline() == "here\n"
     time.sleep(0.1)
