@@ -7,7 +7,6 @@ by hand. One step is one row, so a minibatch is any set of steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,11 +32,8 @@ from lineal.objectives.ratio import NoRatio, TokenRatio
 from lineal.ops.linear import Product
 from lineal.optim.natural import StepReport, natural_gradient_step, trust_region_step
 from lineal.train.control.collect import Experience
+from lineal.train.update import Accept, Sums, add_sums
 from lineal.types import Scores
-
-Sums = dict[str, Tensor]
-Accept = Callable[[float, Batch], bool]
-"""(gradient norm, batch) -> whether the optimiser may step."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +83,7 @@ def adam_update(
             if 0 < step.max_grad_norm < norm:
                 gradient_KP.mul_(step.max_grad_norm / (norm + 1e-6))
             optimiser.step()
-            for name, value in sums.items():
-                totals[name] = totals[name] + value if name in totals else value
+            add_sums(totals, sums)
     if needs(algorithm).measured_kl:
         totals["measured_kl"] = _mean_kl(problem, weigh(algorithm, problem.batch))
     return totals, norms
@@ -260,6 +255,5 @@ def critic_update(
             reading.gradient(loss, leaf.grad)
             if math.isfinite(float(loss.detach())):
                 optimiser.step()
-            for name, value in sums.items():
-                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+            add_sums(totals, sums)
     return totals
