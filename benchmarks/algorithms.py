@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,23 +44,9 @@ RATES = ("1e-4", "3e-4")
 RADII = ("0.01", "0.03")
 
 
-def lineal(*words: str) -> None:
-    """One command of the package in a process of its own."""
-    subprocess.run(
-        [sys.executable, "-m", "lineal", *words], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr
-    )
-
-
 def cell(folder: Path, recipe: str, options: dict[str, str]) -> Path:
-    """Run a cell unless it is finished; resume it when it was interrupted."""
-    if (folder / "final").exists():
-        return folder
-    if (folder / "config.json").exists():
-        lineal("resume", str(folder))
-    else:
-        words = [word for pair in options.items() for word in pair]
-        lineal("run", recipe, "--out", str(folder), "--quiet", "--threads", "1", *words)
-    return folder
+    """The folder of a cell that is finished, now if not before."""
+    return harness.Cell(folder, recipe, {"--threads": "1", **options}).run()
 
 
 def start(root: Path) -> Path:

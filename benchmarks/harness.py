@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -137,6 +138,40 @@ def interleaved(
             function()
             seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def lineal(*words: str) -> None:
+    """One command of the package in a process of its own, on one thread."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lineal", *words]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a grid: an ordinary run of a recipe. options: words with values; switches: words without."""
+
+    folder: Path
+    recipe: str
+    options: dict[str, str]
+    switches: tuple[str, ...] = ()
+
+    def run(self) -> Path:
+        """Run it unless it is finished; resume it when it was interrupted. The folder."""
+        if (self.folder / "final").exists():
+            return self.folder
+        if (self.folder / "config.json").exists():
+            lineal("resume", str(self.folder))
+        else:
+            words = [word for pair in self.options.items() for word in pair]
+            lineal("run", self.recipe, "--out", str(self.folder), "--quiet", *words, *self.switches)
+        return self.folder
+
+
+def run_cells(cells: Sequence[Cell], jobs: int = 1) -> list[Path]:
+    """Every cell's folder, `jobs` of them running at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(Cell.run, cells))
 
 
 def shakespeare() -> Path:

@@ -75,3 +75,18 @@ def test_taking_turns_times_each_as_often_and_warms_up_first(harness) -> None:
     assert calls == ["a", "a", "b", "b", "a", "b", "a", "b", "a", "b"]
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}
     assert all(second >= 0 for seconds in found.values() for second in seconds)
+
+
+def test_a_cell_is_run_once_and_an_interrupted_one_resumed(harness, tmp_path, monkeypatch) -> None:
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(harness, "lineal", lambda *words: said.append(words))
+    begun, done, fresh = (tmp_path / name for name in ("begun", "done", "fresh"))
+    (done / "final").mkdir(parents=True)
+    begun.mkdir()
+    (begun / "config.json").write_text("{}")
+    cells = [harness.Cell(folder, "ppo", {"--seed": "3"}, ("--own",)) for folder in (begun, done, fresh)]
+    assert harness.run_cells(cells) == [begun, done, fresh]
+    assert said == [
+        ("resume", str(begun)),
+        ("run", "ppo", "--out", str(fresh), "--quiet", "--seed", "3", "--own"),
+    ]

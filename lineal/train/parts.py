@@ -45,7 +45,10 @@ def open_algorithm(wanted: str) -> Algorithm:
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise UsageError(f"--algorithm {wanted}: there is no file {file}.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"--algorithm {wanted}: {file} raised {type(error).__name__}: {error}.") from error
     algorithm = getattr(module, name, None)
     if not isinstance(algorithm, Algorithm):
         raise UsageError(f"--algorithm {wanted}: {name} is not an Algorithm in {file}.")

@@ -176,6 +176,11 @@ def test_an_algorithm_of_one_s_own(say, options: tuple[str, ...], tmp_path: Path
         "run", "grpo", *options, "--out", tmp_path / "b", "--algorithm", f"{tmp_path / 'mine.py'}:nothing"
     )
     assert said.code == 2 and "nothing is not an Algorithm" in said.err
+    (tmp_path / "broken.py").write_text("from lineal.objectives.policy import nobody\n")
+    said = say(
+        "run", "grpo", *options, "--out", tmp_path / "c", "--algorithm", f"{tmp_path / 'broken.py'}:it"
+    )
+    assert said.code == 2 and "broken.py raised ImportError: cannot import name 'nobody'" in said.err
 
 
 def test_pretraining_lowers_the_loss(say, read, tiny: dict[str, tuple[str, ...]], tmp_path: Path) -> None:
