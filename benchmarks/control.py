@@ -223,9 +223,9 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
         wanted = env == "CartPole-v1" or not arguments.quick
         if wanted and arguments.only in f"{algorithm} on {env}: return":
             yield from returns(algorithm, env, steps, bar, seeds)
-    for algorithm, env, *rest in LONG if arguments.long else ():
+    for algorithm, env, steps, bar, chosen in LONG if arguments.long else ():
         if arguments.only in f"{algorithm} on {env}: return":
-            yield from long_returns(algorithm, env, *rest, arguments)
+            yield from long_returns(algorithm, env, steps, bar, chosen, arguments)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

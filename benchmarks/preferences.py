@@ -8,7 +8,8 @@ LINEAL_IMITATION names:
     python -m venv peer && peer/bin/pip install imitation==1.0.1 'numpy<2' 'setuptools<81'
     LINEAL_IMITATION=peer/bin/python python benchmarks/preferences.py
 
-Without it the peer's column stays empty and that figure's bar is missed. --quick: one seed, 700 labels.
+Without it the peer's column stays empty and that figure's bar is missed. --quick: Pendulum only, one seed, 700 labels. The
+trainings are cells: finished ones are skipped, interrupted ones resumed.
 """
 
 from __future__ import annotations
@@ -18,29 +19,43 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean as mean
 
 import harness
 import numpy as np
 import torch
-from harness import Figure, median
+from harness import Cell, Figure, median, run_cells
 
 from lineal.environments.preferences.records import Pair, Segment
 from lineal.environments.preferences.teachers import Teacher
 from lineal.models.reward import RewardConfig, RewardEnsemble, step_features
-from lineal.recipes import environment_loop, preferences_loop
-from lineal.recipes.config import EnvironmentConfig, to_json, with_options
-from lineal.recipes.preferences import default, tuned
 from lineal.train.metrics import read_lines
 from lineal.train.preferences.comparisons import Comparisons, compare
 from lineal.train.preferences.fit import FitOptions, Fitted, fit
-from lineal.train.run import Run
 
 PAIRS, STEPS, SEEN, DONE, MEMBERS, ROUNDS, EPOCHS = 200, 50, 11, 3, 3, 7, 5
-RANDOM = -1200.0
-"""Mean return of random play on Pendulum."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, its budget, what random play returns there, how many labels, and which shares of wrong ones."""
+
+    env: str
+    steps: int
+    random: float
+    labels: tuple[int, ...]
+    mistakes: tuple[float, ...] = ()
+
+
+TASKS = (
+    Task("Pendulum-v1", 100_000, -1200.0, (350, 700, 1400), (0.2,)),
+    Task("HalfCheetah-v5", 300_000, -290.0, (700,)),
+)
+Plan = tuple[int, int, float]
+"""Seed, labels (0: the true reward), share of wrong ones."""
 
 PEER = """
 import json, sys, time
@@ -139,62 +154,64 @@ def _start_peer() -> subprocess.Popen[str] | None:
     return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
 
-def taught(seed: int, **options: Any) -> float:
-    """Final return on Pendulum after 100k steps, by the true reward, of an agent that learned from labels."""
-    config = with_options(tuned(default()), env_steps=100_000, seed=seed, quiet=True, **options)
-    return _run(config, preferences_loop)
-
-
-def rewarded(seed: int) -> float:
-    """The same budget and policy on the true reward."""
-    config = tuned(default())
-    plain = EnvironmentConfig(config.environment, config.policy, config.algorithm, config.run)
-    return _run(with_options(plain, env_steps=100_000, seed=seed, quiet=True), environment_loop)
-
-
-def _run(config: Any, loop: Any) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run"
-        config = with_options(config, out=str(path))
-        with Run.create(path, {"recipe": "preferences", "options": to_json(config)}) as run:
-            loop.run(config, run)
-        return [x["eval/return"] for x in read_lines(path / "metrics.jsonl") if x.get("eval/final")][-1]
+def learn(arguments: argparse.Namespace, task: Task, plans: Sequence[Plan]) -> dict[Plan, float]:
+    """Final return on the true reward, 20 episodes by the most probable actions, of every plan; each is a cell."""
+    cells = []
+    for seed, labels, mistake in plans:
+        options = {"--env": task.env, "--env-steps": str(task.steps), "--seed": str(seed)}
+        if labels:
+            options |= {"--labels": str(labels), "--mistake": str(mistake)}
+        folder = arguments.cells / f"{task.env}-{labels or 'rewarded'}-{mistake:g}-{seed}"
+        cells.append(Cell(folder, "preferences" if labels else "trpo", options))
+    folders = run_cells(cells, arguments.jobs)
+    ends = [
+        [x["eval/return"] for x in read_lines(f / "metrics.jsonl") if x.get("eval/final")][-1]
+        for f in folders
+    ]
+    return dict(zip(plans, ends, strict=True))
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     """Every figure."""
-    yield fitting()
+    if arguments.only in "fitting":
+        yield fitting()
+    tasks = TASKS[:1] if arguments.quick else TASKS
+    for task in tasks:
+        if arguments.only in task.env:
+            yield from taught(arguments, task)
+
+
+def taught(arguments: argparse.Namespace, task: Task) -> Iterator[Figure]:
+    """What labels teach on one environment, beside the same budget on the true reward."""
     seeds = (0,) if arguments.quick else (0, 1, 2)
-    truth = [rewarded(seed) for seed in seeds]
-    peer = sum(truth) / len(truth)
-    # Returns are negative, so shares are of the way from random play.
-    bar = RANDOM + 0.9 * (peer - RANDOM)
-    for labels in (700,) if arguments.quick else (350, 700, 1400):
-        found = [taught(seed, labels=labels) for seed in seeds]
-        yield _taught(
-            f"Pendulum-v1, {labels} synthetic labels", found, peer, seeds, bar if labels >= 700 else None
-        )
-    found = [taught(seed, labels=700, mistake=0.2) for seed in seeds]
-    yield _taught("Pendulum-v1, 700 synthetic labels, a fifth of them wrong", found, peer, seeds, None)
-
-
-def _taught(
-    figure: str, found: list[float], peer: float, seeds: tuple[int, ...], bar: float | None
-) -> Figure:
-    mean = sum(found) / len(found)
-    said = (
-        "printed"
-        if bar is None
-        else f"at least {bar:.4g}: 90 % of the way from random play to the true reward's"
-    )
-    share = (mean - RANDOM) / (peer - RANDOM)
-    ok = bar is None or mean >= bar
-    return Figure(figure, mean, peer, "return", said, ok, share, seeds, {"returns": found})
+    labels = (700,) if arguments.quick else task.labels
+    settings = [(0, 0.0), *((count, 0.0) for count in labels), *((700, share) for share in task.mistakes)]
+    ends = learn(arguments, task, [(seed, *setting) for setting in settings for seed in seeds])
+    reached = {setting: [ends[seed, *setting] for seed in seeds] for setting in settings}
+    truth = mean(reached.pop((0, 0.0)))
+    bar = task.random + 0.9 * (truth - task.random)
+    for (count, mistake), found in reached.items():
+        said, ok = "printed", True
+        if count >= 700 and not mistake:
+            said, ok = (
+                f"at least {bar:.4g}: 90 % of the way from random play to the true reward's",
+                mean(found) >= bar,
+            )
+        share = (mean(found) - task.random) / (truth - task.random)
+        wrong = f", {mistake:.0%} of them wrong" if mistake else ""
+        name = f"{task.env}, {task.steps:,} steps, {count} synthetic labels{wrong}"
+        details = {"returns": found, "labelled": f"{count / task.steps:.2%} of interactions"}
+        yield Figure(name, mean(found), truth, "return", said, ok, share, seeds, details)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The benchmark's own arguments."""
-    parser.add_argument("--quick", action="store_true", help="one seed, 700 labels")
+    parser.add_argument("--quick", action="store_true", help="Pendulum only, one seed, 700 labels")
+    parser.add_argument("--only", default="", help="fitting, or an environment's name")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument(
+        "--cells", type=Path, default=Path("benchmarks/cells/preferences"), help="where they go"
+    )
 
 
 if __name__ == "__main__":
