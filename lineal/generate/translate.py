@@ -38,7 +38,9 @@ def padding_mask(rows: Sequence[Sequence[int]], dtype: torch.dtype = torch.float
     if min(lengths) == width:
         return None
     beyond_BS = torch.arange(width) >= torch.tensor(lengths)[:, None]
-    return torch.zeros(len(rows), 1, 1, width, dtype=dtype).masked_fill_(beyond_BS[:, None, None], float("-inf"))
+    return torch.zeros(len(rows), 1, 1, width, dtype=dtype).masked_fill_(
+        beyond_BS[:, None, None], float("-inf")
+    )
 
 
 def translate(

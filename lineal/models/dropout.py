@@ -18,7 +18,9 @@ class Masks:
     """
 
     def __init__(self, *seed: int) -> None:
-        self._random = np.random.Generator(np.random.SFC64(np.random.SeedSequence([s & (2**64 - 1) for s in seed])))
+        self._random = np.random.Generator(
+            np.random.SFC64(np.random.SeedSequence([s & (2**64 - 1) for s in seed]))
+        )
         self._seeded = False
 
     def __call__(self, x: Float[Tensor, "*N"], p: float) -> Float[Tensor, "*N"]:

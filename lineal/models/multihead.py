@@ -64,14 +64,18 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias)
         self.out = nn.Linear(width, width, bias)
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], mask: Tensor | None, going: Pass) -> Float[Tensor, "B T D"]:
+    def forward(
+        self, x_BTD: Float[Tensor, "B T D"], mask: Tensor | None, going: Pass
+    ) -> Float[Tensor, "B T D"]:
         """Mix each position with those that the mask leaves it."""
         size, width = x_BTD.shape[:2], x_BTD.shape[2]
         qkv = self.qkv(x_BTD).view(*size, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed_BHTD = attend(*qkv.unbind(0), mask, going, self.dropout)
         return self.out(mixed_BHTD.transpose(1, 2).reshape(*size, width))
 
-    def step(self, x_ND: Float[Tensor, "N D"], cache: KeyValueCache, step: Step, layer: int) -> Float[Tensor, "N D"]:
+    def step(
+        self, x_ND: Float[Tensor, "N D"], cache: KeyValueCache, step: Step, layer: int
+    ) -> Float[Tensor, "N D"]:
         """One more token of each row: store its key and value, look at all there are."""
         count, width = x_ND.shape
         qkv_N3HD = self.qkv(x_ND).view(count, 3, self.heads, width // self.heads)
@@ -93,11 +97,20 @@ class CrossAttention(nn.Module):
     def remember(self, memory_BSD: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor]:
         """Keys and values [B, H, S, Dh] of a source, which every decoding step looks at."""
         size, width = memory_BSD.shape[:2], memory_BSD.shape[2]
-        key, value = self.kv(memory_BSD).view(*size, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        key, value = (
+            self.kv(memory_BSD)
+            .view(*size, 2, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
         return key, value
 
     def forward(
-        self, x_BTD: Float[Tensor, "B T D"], memory_BSD: Float[Tensor, "B S D"], mask: Tensor | None, going: Pass
+        self,
+        x_BTD: Float[Tensor, "B T D"],
+        memory_BSD: Float[Tensor, "B S D"],
+        mask: Tensor | None,
+        going: Pass,
     ) -> Float[Tensor, "B T D"]:
         """Mix what the source holds, for each target position."""
         key, value = self.remember(memory_BSD)

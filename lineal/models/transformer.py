@@ -73,7 +73,14 @@ ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "silu": nn.functi
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"width": 64, "inner": 128, "heads": 4, "encoder_layers": 2, "decoder_layers": 2},
-    "multi30k": {"width": 128, "inner": 256, "heads": 4, "encoder_layers": 4, "decoder_layers": 4, "dropout": 0.3},
+    "multi30k": {
+        "width": 128,
+        "inner": 256,
+        "heads": 4,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+        "dropout": 0.3,
+    },
     "base": {},
     "big": {"width": 1024, "inner": 4096, "heads": 16, "dropout": 0.3},
 }
@@ -83,7 +90,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 def sinusoid(count: int, width: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "T D"]:
     """PE(t, 2i) = sin(t / 10000^(2i/D)), PE(t, 2i+1) = cos(t / 10000^(2i/D)) (section 3.5); computed in float64."""
     angle_TI = torch.outer(
-        torch.arange(count, dtype=torch.float64), 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+        torch.arange(count, dtype=torch.float64),
+        10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width),
     )
     return torch.stack((angle_TI.sin(), angle_TI.cos()), -1).flatten(1).to(dtype)
 
@@ -174,12 +182,16 @@ class Transformer(nn.Module):
                 elif name == "embedding.weight":
                     weight.copy_(torch.randn(weight.shape, generator=made) * self.config.width**-0.5)
                 else:
-                    for part in weight.split(self.config.width) if "qkv" in name or "kv" in name else (weight,):
+                    for part in (
+                        weight.split(self.config.width) if "qkv" in name or "kv" in name else (weight,)
+                    ):
                         bound = math.sqrt(6 / sum(part.shape))
                         part.copy_((2 * torch.rand(part.shape, generator=made) - 1) * bound)
         return self
 
-    def embed(self, token_BT: Int[Tensor, "B T"], start: int = 0, going: Pass | None = None) -> Float[Tensor, "B T D"]:
+    def embed(
+        self, token_BT: Int[Tensor, "B T"], start: int = 0, going: Pass | None = None
+    ) -> Float[Tensor, "B T D"]:
         """sqrt(D) E[token] + PE(position), with dropout."""
         stop = start + token_BT.shape[1]
         if stop > self.config.context:
@@ -215,7 +227,9 @@ class Transformer(nn.Module):
         """Hidden states of the target, each position seeing itself, those before it, and the whole source."""
         going = going or Pass()
         x_BTD, width = self.embed(input_BT, going=going), input_BT.shape[1]
-        causal = torch.full((width, width), float("-inf"), device=x_BTD.device, dtype=x_BTD.dtype).triu(1)[None, None]
+        causal = torch.full((width, width), float("-inf"), device=x_BTD.device, dtype=x_BTD.dtype).triu(1)[
+            None, None
+        ]
         for layer in self.decoder:
             x_BTD = layer(x_BTD, causal, memory_BSD, source_mask, going)
         return x_BTD

@@ -61,7 +61,14 @@ class _SmoothedLoss(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         sums, (hidden, weight) = ctx.sums, ctx.dtypes
         to_bias = None if sums.to_bias_V is None else sums.to_bias_V * scale
-        return (sums.to_hidden_ND * scale).to(hidden), (sums.to_weight_VD * scale).to(weight), to_bias, None, None, None
+        return (
+            (sums.to_hidden_ND * scale).to(hidden),
+            (sums.to_weight_VD * scale).to(weight),
+            to_bias,
+            None,
+            None,
+            None,
+        )
 
 
 class _Sums:

@@ -63,5 +63,3 @@ def tuned(asked: TranslationConfig) -> TranslationConfig:
     if name not in PRESETS:
         raise UsageError(f"--preset {name} is not one of {', '.join(PRESETS)}.")
     return with_options(TranslationConfig(), preset=name, **PRESETS[name])
-
-

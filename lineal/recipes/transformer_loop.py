@@ -118,7 +118,9 @@ def _train(config: TranslationConfig, run: Run, parts: Parts) -> None:
     live, shown = False if options.quiet else None, ("nll", "eval/bleu", "eval/loss", "learning_rate")
     if not available():
         note(HINT)
-    with Progress(options.steps, shown, stream=ranks.voice, live=live, seconds=options.time_limit) as progress:
+    with Progress(
+        options.steps, shown, stream=ranks.voice, live=live, seconds=options.time_limit
+    ) as progress:
         done, saved = restore(run, parts.model, {"policy": parts.optimiser}, ranks)
         guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
         tokens, best, started = saved.get("tokens", 0), saved.get("best", math.inf), time.monotonic()
@@ -159,7 +161,11 @@ def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard)
     parts.optimiser.zero_grad(set_to_none=True)
     rows, counts = parts.order.batch(step - 1), parts.order.target_N
     whole = int(counts[rows].sum())
-    masks = Masks(config.run.seed, step, ranks.rank) if config.model.dropout or config.model.attention_dropout else None
+    masks = (
+        Masks(config.run.seed, step, ranks.rank)
+        if config.model.dropout or config.model.attention_dropout
+        else None
+    )
     sums = torch.zeros(3, dtype=torch.float64)
     for micro in micro_batches(rows, parts.order, options.token_budget):
         mine = micro[ranks.rank :: ranks.world]
@@ -174,13 +180,21 @@ def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard)
             parameter.grad = torch.zeros_like(parameter)
     sum_gradients(parameters, ranks)
     norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm or math.inf)
-    smoothed, plain, hits = (sum(part) / whole for part in zip(*ranks.gather_json(sums.tolist()), strict=True))
+    smoothed, plain, hits = (
+        sum(part) / whole for part in zip(*ranks.gather_json(sums.tolist()), strict=True)
+    )
     # A refused step keeps what its sentences can be made from again.
     guard.watch(step, lambda: {"rows": torch.from_numpy(rows)})
     if guard.finite(norm, loss=smoothed):
         parts.optimiser.step()
     model.eval()
-    return {"loss": smoothed, "nll": plain, "token_accuracy": hits, "grad_norm": float(norm), "tokens": float(whole)}
+    return {
+        "loss": smoothed,
+        "nll": plain,
+        "token_accuracy": hits,
+        "grad_norm": float(norm),
+        "tokens": float(whole),
+    }
 
 
 def _keep(run: Run, parts: Parts, step: int, count: int) -> None:
@@ -204,7 +218,14 @@ def _check(config: TranslationConfig, run: Run, parts: Parts, step: int) -> dict
     if ranks.first:
         found = figures(parts.model, parts.task.valid, parts.task.ids, parts.half).metrics()
         search = beam_search(config.decoding, greedy=True)
-        judged = judge(parts.model, parts.task.corpus.valid, parts.task, search, most=config.run.eval_sentences, whole=False)
+        judged = judge(
+            parts.model,
+            parts.task.corpus.valid,
+            parts.task,
+            search,
+            most=config.run.eval_sentences,
+            whole=False,
+        )
         found |= judged.metrics()
         _samples(run, step, judged)
     return ranks.tell(found)
@@ -227,9 +248,15 @@ def _finish(config: TranslationConfig, run: Run, parts: Parts, step: int, best: 
         judged = judge(parts.model, parts.task.corpus.test, parts.task, beam_search(config.decoding))
         run.log(step, {**found.metrics(), **judged.metrics(), "eval/final": True})
         _samples(run, step, judged)
-        said = [found.line(), *([judged.bleu.line()] if judged.bleu else []), f"{100 * judged.exact:.1f} % word for word"]
+        said = [
+            found.line(),
+            *([judged.bleu.line()] if judged.bleu else []),
+            f"{100 * judged.exact:.1f} % word for word",
+        ]
         note(f"step {step}: " + "; ".join(said))
-        (run.path / "translations.txt").write_text("".join(f"{line}\n" for line in judged.found), encoding="utf-8")
+        (run.path / "translations.txt").write_text(
+            "".join(f"{line}\n" for line in judged.found), encoding="utf-8"
+        )
         _write(config, run, parts, {"steps": step, "weights": config.optimiser.final, "validation": found.line(),
                                     "test": judged.bleu.line() if judged.bleu else HINT})  # fmt: skip
     parts.ranks.gather_json(0)

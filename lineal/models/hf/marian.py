@@ -115,7 +115,9 @@ def from_marian(config: TransformerConfig, tensors: Mapping[str, Tensor], where:
         found.pop(name, None)
     left = [name for name in found if not name.endswith("embed_positions.weight")]
     if left:
-        raise ModelError(f"{where} holds {left[0]} (and {len(left) - 1} more) that a Marian model has no place for.")
+        raise ModelError(
+            f"{where} holds {left[0]} (and {len(left) - 1} more) that a Marian model has no place for."
+        )
     biased = any(ours[name].any() for name in ours if _attention_bias(name))
     config = replace(config, attention_bias=bool(biased), logit_bias=bias is not None and bool(bias.any()))
     model = Transformer(config).eval()
@@ -146,12 +148,20 @@ def _attention_bias(name: str) -> bool:
 
 def read_config(content: Mapping[str, Any]) -> TransformerConfig:
     """The shape that a Marian config.json describes; ModelError for what we do not have."""
-    for name, wanted in (("share_encoder_decoder_embeddings", True), ("tie_word_embeddings", True), ("normalize_before", False)):
+    for name, wanted in (
+        ("share_encoder_decoder_embeddings", True),
+        ("tie_word_embeddings", True),
+        ("normalize_before", False),
+    ):
         if content.get(name, wanted) != wanted:
             raise ModelError(f"it sets {name} to {content[name]}; only {wanted} is supported.")
-    activation = {"swish": "silu"}.get(content.get("activation_function", "gelu"), content.get("activation_function", "gelu"))
+    activation = {"swish": "silu"}.get(
+        content.get("activation_function", "gelu"), content.get("activation_function", "gelu")
+    )
     if activation not in ACTIVATIONS:
-        raise ModelError(f"activation_function is {activation!r}; supported are {', '.join(ACTIVATIONS)} and swish.")
+        raise ModelError(
+            f"activation_function is {activation!r}; supported are {', '.join(ACTIVATIONS)} and swish."
+        )
     for name in ("attention_heads", "ffn_dim"):
         if content[f"encoder_{name}"] != content[f"decoder_{name}"]:
             raise ModelError(f"encoder and decoder differ in {name}; they must be alike.")
@@ -208,7 +218,9 @@ def write_config(config: TransformerConfig, end: int) -> dict[str, Any]:
     }
 
 
-def save_marian(model: Transformer, folder: Path, end: int, beams: int = 4, length_penalty: float = 0.6) -> None:
+def save_marian(
+    model: Transformer, folder: Path, end: int, beams: int = 4, length_penalty: float = 0.6
+) -> None:
     """Write config.json, model.safetensors and generation_config.json; each file whole or not at all."""
     config = model.config
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +247,9 @@ def load_marian(folder: str | Path, device: torch.device | str = "cpu") -> Trans
     path = Path(folder) / "config.json"
     content = read_json(path)
     if content.get("model_type") != "marian":
-        raise ModelError(f"{path}: a {content.get('model_type')} is no translation model; a Marian folder is one.")
+        raise ModelError(
+            f"{path}: a {content.get('model_type')} is no translation model; a Marian folder is one."
+        )
     try:
         config = read_config(content)
     except LinealError as error:

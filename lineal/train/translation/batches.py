@@ -105,8 +105,12 @@ def make_batch(data: Encoded, rows: Sequence[int], ids: Ids, device: torch.devic
     input_BT = np.concatenate((np.full((len(rows), 1), ids.start), target_BT[:, :-1]), 1)
     hidden = None
     if not there_BS.all():
-        hidden = torch.from_numpy(np.where(there_BS, np.float32(0), np.float32(-np.inf)))[:, None, None].to(device)
-    source, given, target, mask = (torch.from_numpy(x).to(device) for x in (source_BS, input_BT, target_BT, mask_BT))
+        hidden = torch.from_numpy(np.where(there_BS, np.float32(0), np.float32(-np.inf)))[:, None, None].to(
+            device
+        )
+    source, given, target, mask = (
+        torch.from_numpy(x).to(device) for x in (source_BS, input_BT, target_BT, mask_BT)
+    )
     return Batch(source, hidden, given, target, mask)
 
 
@@ -156,11 +160,15 @@ class Order:
         """The batches of an epoch in their order."""
         if self._current[0] != epoch:
             count = len(self.source_N)
-            row_N = np.argsort(hash64(self.seed, ROW, epoch, np.arange(count, dtype=np.uint64)), kind="stable")
+            row_N = np.argsort(
+                hash64(self.seed, ROW, epoch, np.arange(count, dtype=np.uint64)), kind="stable"
+            )
             mean = float(np.maximum(self.source_N, self.target_N).mean())
             size = max(1, round(POOL * self.budget / mean))
             batches = [b for start in range(0, count, size) for b in self._cut(row_N[start : start + size])]
-            turn = np.argsort(hash64(self.seed, BATCH, epoch, np.arange(len(batches), dtype=np.uint64)), kind="stable")
+            turn = np.argsort(
+                hash64(self.seed, BATCH, epoch, np.arange(len(batches), dtype=np.uint64)), kind="stable"
+            )
             self._current = epoch, [batches[i] for i in turn]
         return self._current[1]
 

@@ -24,7 +24,11 @@ class Bleu:
 
     def metrics(self) -> dict[str, float]:
         """As they go into metrics.jsonl."""
-        found = {"eval/bleu": self.detokenised, "eval/bleu_tokenised": self.tokenised, "eval/bleu_tokenised_lower": self.lower}
+        found = {
+            "eval/bleu": self.detokenised,
+            "eval/bleu_tokenised": self.tokenised,
+            "eval/bleu_tokenised_lower": self.lower,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     def line(self) -> str:

@@ -38,7 +38,9 @@ def memory(config: TransformerConfig, size: int, tokens: int) -> tuple[float, fl
     kept = (config.encoder_layers * (14 * config.width + 2 * config.inner)) + (
         config.decoder_layers * (24 * config.width + 2 * config.inner)
     )
-    return 16 * size / 2**20, 4 * (tokens * kept + CHUNK * config.vocab_size + config.vocab_size * config.width) / 2**20
+    return 16 * size / 2**20, 4 * (
+        tokens * kept + CHUNK * config.vocab_size + config.vocab_size * config.width
+    ) / 2**20
 
 
 def estimate(config: TranslationConfig, shape: TransformerConfig, task: Task, order: Order) -> list[str]:
@@ -56,7 +58,10 @@ def estimate(config: TranslationConfig, shape: TransformerConfig, task: Task, or
     rate = _rate(model, task, order, device.dtype == "bfloat16")
     torch.set_num_threads(before)
     weights, kept = memory(shape, size, min(config.optimiser.batch_tokens, config.optimiser.token_budget))
-    steps, padding = config.run.steps, 1 - (sources + targets) / (2 * np.mean([_area(order, b) for b in batches]))
+    steps, padding = (
+        config.run.steps,
+        1 - (sources + targets) / (2 * np.mean([_area(order, b) for b in batches])),
+    )
     return [
         "minimise mean over target tokens of -[(1 - ε) log p(y_t | y_<t, x) + ε mean_v log p(v | y_<t, x)], "
         f"ε = {config.optimiser.smoothing:g}",

@@ -43,7 +43,9 @@ class TransformerOptions:
         for name in ("dropout", "attention_dropout"):
             if getattr(self, name) >= 1:
                 flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} {getattr(self, name):g}: nothing would be left; it must be below 1.")
+                raise UsageError(
+                    f"{flag} {getattr(self, name):g}: nothing would be left; it must be below 1."
+                )
         if self.width % self.heads or self.width % 2:
             raise UsageError(f"--width {self.width} must be even and a multiple of --heads {self.heads}.")
 
@@ -85,14 +87,20 @@ class PairOptions:
 
     def __post_init__(self) -> None:
         at_least(self, held_out=0, max_tokens=1, max_ratio=1, limit=0, vocab_size=8)
-        for one, other in (("source_file", "target_file"), ("valid_source", "valid_target"), ("test_source", "test_target")):
+        for one, other in (
+            ("source_file", "target_file"),
+            ("valid_source", "valid_target"),
+            ("test_source", "test_target"),
+        ):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 names = ["--" + name.replace("_", "-") for name in (one, other)]
                 raise UsageError(f"{' and '.join(names)} belong together: give both.")
         if self.pairs is not None and self.source_file is not None:
             raise UsageError("--pairs and --source-file are two ways to say the same: give one of them.")
         if not self.held_out < 1:
-            raise UsageError(f"--held-out {self.held_out:g}: nothing would be left to train on; it must be below 1.")
+            raise UsageError(
+                f"--held-out {self.held_out:g}: nothing would be left to train on; it must be below 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,9 @@ class TeachingOptions:
         at_least(self, batch_tokens=1, token_budget=1, smoothing=0, learning_rate=0, warmup=1, weight_decay=0)
         at_least(self, max_grad_norm=0, average=1, snapshot_every=1)
         if self.smoothing >= 1:
-            raise UsageError(f"--smoothing {self.smoothing:g}: nothing would be left for the right word; stay below 1.")
+            raise UsageError(
+                f"--smoothing {self.smoothing:g}: nothing would be left for the right word; stay below 1."
+            )
         if self.final not in ("average", "last", "best"):
             raise UsageError(f"--final {self.final} is none of average, last and best.")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_HELD_OUT = 2000
 
+
 @dataclass(frozen=True)
 class Pairs:
     """Aligned sentences.
@@ -59,18 +60,24 @@ def read_corpus(options: PairOptions, seed: int) -> Corpus:
     given = options.source_file or options.pairs
     if given is None:
         if options.valid_source or options.test_source:
-            raise UsageError("validation or test files without training files: give --source-file and --target-file.")
+            raise UsageError(
+                "validation or test files without training files: give --source-file and --target-file."
+            )
         return copy_task(seed)
     if options.pairs:
         train = read_columns(options.pairs, options.on_bad_row, options.limit)
     else:
-        train = read_aligned(str(options.source_file), str(options.target_file), options.on_bad_row, options.limit)
+        train = read_aligned(
+            str(options.source_file), str(options.target_file), options.on_bad_row, options.limit
+        )
     train = without_empty(train)
     if options.valid_source:
         valid = read_aligned(options.valid_source, str(options.valid_target), "error")
     else:
         train, valid = held_out(train, options.held_out, seed)
-    test = read_aligned(options.test_source, str(options.test_target), "error") if options.test_source else valid
+    test = (
+        read_aligned(options.test_source, str(options.test_target), "error") if options.test_source else valid
+    )
     return Corpus(train, valid, test)
 
 
@@ -176,13 +183,18 @@ def held_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     for i in range(len(pairs)):
         rows[pairs.sources[i] in taken].append(i)
     if not rows[0]:
-        raise UsageError(f"{pairs.name}: {len(pairs)} pairs are too few to hold some out: give --valid-source.")
+        raise UsageError(
+            f"{pairs.name}: {len(pairs)} pairs are too few to hold some out: give --valid-source."
+        )
     train = pairs.part(rows[0], pairs.name)
-    return Pairs(train.sources, train.targets, pairs.name, pairs.dropped), pairs.part(rows[1][:wanted], f"held out of {pairs.name}")
+    return Pairs(train.sources, train.targets, pairs.name, pairs.dropped), pairs.part(
+        rows[1][:wanted], f"held out of {pairs.name}"
+    )
 
 
 def copy_task(seed: int, count: int = 2000, words: Sequence[str] = tuple("abcdefghij")) -> Corpus:
     """A made-up task that is learned in seconds: the target is the source, 3 to 10 letters."""
+
     def sentence(number: int) -> str:
         draws = Order(1 << 20, seed).items(12 * number, 12)
         return " ".join(words[draw % len(words)] for draw in draws[: 3 + draws[11] % 8])

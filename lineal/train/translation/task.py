@@ -60,19 +60,26 @@ def beam_search(options: BeamOptions, greedy: bool = False) -> BeamSearch:
 
 
 def translations(
-    model: Transformer, sources: Sequence[str], tokenizer: Tokenizer, search: BeamSearch, *, cut: bool = False
+    model: Transformer,
+    sources: Sequence[str],
+    tokenizer: Tokenizer,
+    search: BeamSearch,
+    *,
+    cut: bool = False,
+    first: int = 1,
 ) -> list[str]:
     """The best translation of each sentence; an empty sentence stays empty.
 
-    cut: read only as much of a sentence as the model takes; else one that is too long is refused, by its number.
+    cut: read only as much of a sentence as the model takes; else one that is too long is refused, by its number. first: the
+    number of the first one.
     """
     ids, room = ids_of(tokenizer), model.config.context - 1
     encoded = [tokenizer.encode(text.strip()) for text in sources]
-    for number, row in enumerate(encoded, 1):
+    for number, row in enumerate(encoded, first):
         if len(row) > room and not cut:
             raise UsageError(
-                f"line {number} has {len(row):,} subwords and the model takes {room:,} ({clean(sources[number - 1], 40)!r}): "
-                "split it into sentences, or --cut reads only its beginning. Nothing was translated."
+                f"line {number} has {len(row):,} subwords and the model takes {room:,} ({clean(sources[number - first], 40)!r}): "
+                "split it into sentences, or --cut reads only its beginning. It and what follows it was not translated."
             )
     rows = [i for i, row in enumerate(encoded) if row]
     found = translate(model, [[*encoded[i][:room], ids.end] for i in rows], search, ids)
@@ -93,7 +100,9 @@ class Judged:
     @property
     def exact(self) -> float:
         """Share of translations that are the reference, word for word."""
-        return sum(f == t for f, t in zip(self.found, self.pairs.targets, strict=True)) / max(1, len(self.found))
+        return sum(f == t for f, t in zip(self.found, self.pairs.targets, strict=True)) / max(
+            1, len(self.found)
+        )
 
     def metrics(self) -> dict[str, float]:
         """As they go into metrics.jsonl."""

@@ -35,7 +35,9 @@ def learn(sources: list[str], targets: list[str], kind: str, vocab_size: int) ->
     if kind not in ("bpe", "unigram"):
         return open_tokenizer(kind)
     name = "bpe" if kind == "bpe" else "sentencepiece"
-    return train(name, texts=[*sources, *targets], parts=_parts(name), learning=Learning(vocab_size=vocab_size))
+    return train(
+        name, texts=[*sources, *targets], parts=_parts(name), learning=Learning(vocab_size=vocab_size)
+    )
 
 
 def remembered(folder: Path, make: Callable[[], Tokenizer]) -> Tokenizer:
@@ -50,6 +52,8 @@ def ids_of(tokenizer: Tokenizer) -> Ids:
     """Where targets start and end, and what fills rows; a tokenizer without <s> starts with </s>, without <pad> too."""
     end = tokenizer.eos_id
     if end is None:
-        raise ModelError("the tokenizer has no end-of-sentence token (</s>): a translation could not end. Give another one.")
+        raise ModelError(
+            "the tokenizer has no end-of-sentence token (</s>): a translation could not end. Give another one."
+        )
     start = tokenizer.bos_id if tokenizer.bos_id is not None else end
     return Ids(start, end, tokenizer.pad_id if tokenizer.pad_id is not None else end)
