@@ -110,13 +110,17 @@ class _Search:
     done: list[Hypothesis] = field(default_factory=list)
 
     def extend(self, candidates: list[tuple[int, int, float]]) -> list[int]:
-        """Take the best continuations (hypothesis, token, logp), best first; gives the parents of the new beam."""
+        """Take the best continuations (hypothesis, token, logp), best first; gives the parents of the new beam.
+
+        One that ends counts only among the best `beams`, as in fairseq and transformers, so that a beam of 1 is greedy.
+        """
         live, parents = [], []
-        for parent, token, logp in candidates:
+        for rank, (parent, token, logp) in enumerate(candidates):
             total, ids, logps = self.live[parent]
             grown = (total + logp, (*ids, token), (*logps, logp))
             if token == self.eos_id:
-                self._finish(grown, "stop")
+                if rank < self.settings.beams:
+                    self._finish(grown, "stop")
             elif len(live) < self.settings.beams:
                 live.append(grown)
                 parents.append(parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +170,11 @@ class Transformer(nn.Module):
         """Where the weights are."""
         return self.embedding.weight.device
 
+    def _decoder(self) -> Iterator[DecoderLayer]:
+        for layer in self.decoder:
+            assert isinstance(layer, DecoderLayer)
+            yield layer
+
     def initialise(self, seed: int) -> Transformer:
         """Xavier-uniform matrices (Q, K and V each as a matrix of its own), zero biases, embeddings N(0, 1/D).
 
@@ -230,7 +236,7 @@ class Transformer(nn.Module):
         causal = torch.full((width, width), float("-inf"), device=x_BTD.device, dtype=x_BTD.dtype).triu(1)[
             None, None
         ]
-        for layer in self.decoder:
+        for layer in self._decoder():
             x_BTD = layer(x_BTD, causal, memory_BSD, source_mask, going)
         return x_BTD
 
@@ -251,7 +257,7 @@ class Transformer(nn.Module):
 
     def remember(self, memory_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "L 2 B H S Dh"]:
         """Keys and values of the source in every layer of the decoder."""
-        return torch.stack([torch.stack(layer.cross.remember(memory_BSD)) for layer in self.decoder])
+        return torch.stack([torch.stack(layer.cross.remember(memory_BSD)) for layer in self._decoder()])
 
     def step(
         self,
@@ -268,7 +274,7 @@ class Transformer(nn.Module):
         count, (sources, width) = len(token_N), (memory.shape[2], self.config.width)
         assert step.start is not None
         x_ND, going = self.embed(token_N[:, None], step.start)[:, 0], Pass()
-        for index, layer in enumerate(self.decoder):
+        for index, layer in enumerate(self._decoder()):
             x_ND = layer.attention_norm(x_ND + layer.attention.step(x_ND, cache, step, index))
             grouped = x_ND.view(sources, count // sources, width)
             mixed = layer.cross.look(grouped, memory[index, 0], memory[index, 1], source_mask, going)

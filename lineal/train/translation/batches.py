@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +98,7 @@ class Batch:
     mask_BT: Bool[Tensor, "B T"]
 
 
-def make_batch(data: Encoded, rows: Sequence[int], ids: Ids, device: torch.device) -> Batch:
+def make_batch(data: Encoded, rows: Ints, ids: Ids, device: torch.device) -> Batch:
     """The batch of some rows."""
     source_BS, there_BS = _rectangle(data.source_N, data.source_at, rows, ids.pad)
     target_BT, mask_BT = _rectangle(data.target_N, data.target_at, rows, ids.pad)
@@ -114,11 +114,9 @@ def make_batch(data: Encoded, rows: Sequence[int], ids: Ids, device: torch.devic
     return Batch(source, hidden, given, target, mask)
 
 
-def _rectangle(
-    ids_N: NDArray[np.int32], at_N: Ints, rows: Sequence[int], pad: int
-) -> tuple[Ints, NDArray[np.bool_]]:
+def _rectangle(ids_N: NDArray[np.int32], at_N: Ints, rows: Ints, pad: int) -> tuple[Ints, NDArray[np.bool_]]:
     start_B = at_N[rows]
-    length_B = at_N[np.asarray(rows) + 1] - start_B
+    length_B = at_N[rows + 1] - start_B
     across = np.arange(length_B.max())
     there_BT = across < length_B[:, None]
     place_BT = np.where(there_BT, start_B[:, None] + across, 0)

@@ -52,7 +52,7 @@ def bleu(found: Sequence[str], references: Sequence[str], language: str, whole: 
     """BLEU of translations against one reference each; None without the extra. whole: tokenised scores too."""
     if not available():
         return None
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     plain = BLEU()
     score = plain.corpus_score(list(found), [list(references)]).score
@@ -70,7 +70,9 @@ def _tokenised(texts: Sequence[str], language: str) -> list[str]:
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
     normaliser, tokenizer = MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
-    return [tokenizer.tokenize(normaliser.normalize(text), return_str=True, escape=False) for text in texts]
+    return [
+        str(tokenizer.tokenize(normaliser.normalize(text), return_str=True, escape=False)) for text in texts
+    ]
 
 
 def sentence_score(found: str, reference: str) -> float:

@@ -84,7 +84,7 @@ def figures(model: Transformer, data: Encoded, ids: Ids, half: bool = False) -> 
     sums = torch.zeros(2, dtype=torch.float64)
     tokens = 0
     for rows in order.epoch(0):
-        loss = batch_loss(model, make_batch(data, rows.tolist(), ids, model.device), 0.0, half)
+        loss = batch_loss(model, make_batch(data, rows, ids, model.device), 0.0, half)
         sums += torch.stack([loss.plain.double().cpu(), loss.hits.double().cpu()])
         tokens += loss.tokens
     nats, hits = sums.tolist()

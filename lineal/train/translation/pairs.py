@@ -89,23 +89,23 @@ def read_aligned(source: str, target: str, on_bad_row: str = "error", limit: int
     rows = zip_longest(text_lines(Path(source)), text_lines(Path(target)))
     for one, other in islice(rows, limit or None):
         if one is None or other is None:
-            _unequal(source, target, len(sources) + bad.count, one or other)
-        texts = [bad.text(path, line) for path, line in ((source, one), (target, other))]
-        if None not in texts:
-            sources.append(str(texts[0]))
-            targets.append(str(texts[1]))
-        else:
+            raise _unequal(source, target, one or other)
+        left, right = bad.text(source, one), bad.text(target, other)
+        if left is None or right is None:
             bad.count += 1
+            continue
+        sources.append(left)
+        targets.append(right)
     return Pairs(sources, targets, f"{source} and {target}", bad.dropped())
 
 
-def _unequal(source: str, target: str, common: int, odd: tuple[int, str | Bad] | None) -> None:
+def _unequal(source: str, target: str, odd: tuple[int, str | Bad] | None) -> DataError:
     """Count both files to their ends, and say so."""
     counts = [sum(1 for _ in text_lines(Path(path))) for path in (source, target)]
     longer = source if counts[0] > counts[1] else target
-    number, line = odd or (common + 1, "")
+    number, line = odd or (min(counts) + 1, "")
     shown = clean(line, 60) if isinstance(line, str) else line.reason
-    raise DataError(
+    return DataError(
         f"{source} has {counts[0]:,} lines and {target} {counts[1]:,}: each line needs its translation at the same "
         f"number. The first without one is {longer}:{number}: {shown!r}. A line was lost or broken in two at or before it."
     )
@@ -141,8 +141,8 @@ def read_columns(path: str, on_bad_row: str = "error", limit: int = 0) -> Pairs:
     if strip_gz(Path(path)).suffix.lower() not in (".tsv", ".txt"):
         rows = read_rows(path, on_bad_row=on_bad_row, limit=limit)
         rows = map_fields(rows, {"source": "source", "target": "target"}, on_bad_row=on_bad_row)
-        texts = [[str(row[side]).strip() for row in rows.rows] for side in ("source", "target")]
-        return Pairs(*texts, path, {"unreadable": rows.skipped} if rows.skipped else {})
+        left, right = ([str(row[side]).strip() for row in rows.rows] for side in ("source", "target"))
+        return Pairs(left, right, path, {"unreadable": rows.skipped} if rows.skipped else {})
     sources, targets, bad = [], [], _BadLines(on_bad_row)
     for line in islice(text_lines(Path(path)), limit or None):
         number, text = line

@@ -29,10 +29,8 @@ def average(run: Run, count: int, upto: int, name: str = "snapshots") -> dict[st
     parts = list(_whole(folder, found))
     if not parts:
         return {}
-    return {
-        key: (sum(part[key].double() for part in parts) / len(parts)).to(parts[0][key].dtype)
-        for key in parts[0]
-    }  # type: ignore[union-attr]
+    mean = {key: torch.stack([part[key].double() for part in parts]).mean(0) for key in parts[0]}
+    return {key: value.to(parts[0][key].dtype) for key, value in mean.items()}
 
 
 def _whole(folder: Path, found: Iterable[int]) -> Iterable[dict[str, Tensor]]:
