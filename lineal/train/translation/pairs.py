@@ -57,6 +57,7 @@ def read_corpus(options: PairOptions, seed: int) -> Corpus:
     Validation pairs are taken out of the training pairs where they have no files of their own; a function of the seed.
     Raises DataError with file:line, UsageError for a split that leaves nothing.
     """
+    _together(options)
     given = options.source_file or options.pairs
     if given is None:
         if options.valid_source or options.test_source:
@@ -79,6 +80,17 @@ def read_corpus(options: PairOptions, seed: int) -> Corpus:
         read_aligned(options.test_source, str(options.test_target), "error") if options.test_source else valid
     )
     return Corpus(train, valid, test)
+
+
+def _together(options: PairOptions) -> None:
+    """Refuse half of a pair of files, and two ways to say the same."""
+    for side in ("source_file", "valid_source", "test_source"):
+        other = side.replace("source", "target")
+        if (getattr(options, side) is None) != (getattr(options, other) is None):
+            names = ["--" + name.replace("_", "-") for name in (side, other)]
+            raise UsageError(f"{' and '.join(names)} belong together: give both.")
+    if options.pairs is not None and options.source_file is not None:
+        raise UsageError("--pairs and --source-file are two ways to say the same: give one of them.")
 
 
 def read_aligned(source: str, target: str, on_bad_row: str = "error", limit: int = 0) -> Pairs:
@@ -192,7 +204,7 @@ def held_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     )
 
 
-def copy_task(seed: int, count: int = 2000, words: Sequence[str] = tuple("abcdefghij")) -> Corpus:
+def copy_task(seed: int, count: int = 8000, words: Sequence[str] = tuple("abcdefghij")) -> Corpus:
     """A made-up task that is learned in seconds: the target is the source, 3 to 10 letters."""
 
     def sentence(number: int) -> str:
