@@ -71,6 +71,7 @@ class TransformerConfig:
 ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "silu": nn.functional.silu}
 """Of the feed-forward layers, by name; the paper's is relu."""
 
+
 def sinusoid(count: int, width: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "T D"]:
     """PE(t, 2i) = sin(t / 10000^(2i/D)), PE(t, 2i+1) = cos(t / 10000^(2i/D)) (section 3.5); computed in float64."""
     angle_TI = torch.outer(

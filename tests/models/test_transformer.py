@@ -16,7 +16,15 @@ from lineal.models.transformer import Transformer, TransformerConfig, sinusoid
 
 def tiny(**options: object) -> Transformer:
     """A float64 model whose weights are far from their start."""
-    shape = {"vocab_size": 19, "width": 16, "inner": 24, "heads": 2, "encoder_layers": 2, "decoder_layers": 2, "context": 40}
+    shape = {
+        "vocab_size": 19,
+        "width": 16,
+        "inner": 24,
+        "heads": 2,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "context": 40,
+    }
     model = Transformer(TransformerConfig(**{**shape, **options})).initialise(0).double()  # type: ignore[arg-type]
     made = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -65,7 +73,10 @@ def test_identity_projections_leave_softmax_of_inner_products() -> None:
 
 def test_a_layer_is_post_norm_of_the_residual() -> None:
     model = tiny()
-    layer, x = model.encoder[0], torch.randn(1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layer, x = (
+        model.encoder[0],
+        torch.randn(1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
 
     def norm(y: Tensor, part: torch.nn.Module) -> Tensor:
         spread = (y - y.mean(-1, keepdim=True)) / (y.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
@@ -112,7 +123,10 @@ def test_padded_positions_get_no_gradient() -> None:
 
 def test_the_paper_has_no_biases_in_attention_or_output() -> None:
     names = [name for name, _ in tiny().named_parameters()]
-    assert not [n for n in names if n.endswith(".bias") and ("attention." in n or "cross." in n)] and "logit_bias" not in names
+    assert (
+        not [n for n in names if n.endswith(".bias") and ("attention." in n or "cross." in n)]
+        and "logit_bias" not in names
+    )
     assert "encoder.0.attention.qkv.bias" in [n for n, _ in tiny(attention_bias=True).named_parameters()]
 
 
@@ -138,7 +152,9 @@ def test_a_sentence_beyond_the_context_is_refused() -> None:
         hidden(tiny(), [1] * 41, [1])
 
 
-@pytest.mark.parametrize(("options", "said"), [({"heads": 3}, "multiple of heads"), ({"activation": "tan"}, "not one of relu")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"heads": 3}, "multiple of heads"), ({"activation": "tan"}, "not one of relu")]
+)
 def test_impossible_shapes_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         tiny(**options)

@@ -22,7 +22,9 @@ def problem(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("count", [1, 40, 64, 65, 200])
 @pytest.mark.parametrize("biased", [False, True])
-def test_it_is_cross_entropy(epsilon: float, count: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_cross_entropy(
+    epsilon: float, count: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(smoothing, "CHUNK", 64)
     hidden, weight, bias, target = problem(count)
     given = (hidden, weight, bias) if biased else (hidden, weight)
@@ -30,9 +32,13 @@ def test_it_is_cross_entropy(epsilon: float, count: int, biased: bool, monkeypat
     expected = F.cross_entropy(logits, target, label_smoothing=epsilon, reduction="sum")
     loss, plain, hits = smoothed_loss(hidden, weight, target, epsilon, bias if biased else None)
     torch.testing.assert_close(loss, expected, atol=1e-10, rtol=1e-12)
-    torch.testing.assert_close(plain, F.cross_entropy(logits, target, reduction="sum"), atol=1e-10, rtol=1e-12)
+    torch.testing.assert_close(
+        plain, F.cross_entropy(logits, target, reduction="sum"), atol=1e-10, rtol=1e-12
+    )
     assert hits == (logits.argmax(1) == target).sum()
-    for one, other in zip(torch.autograd.grad(3 * loss, given), torch.autograd.grad(3 * expected, given), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(3 * loss, given), torch.autograd.grad(3 * expected, given), strict=True
+    ):
         torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-10)
     with torch.no_grad():
         alone, _, _ = smoothed_loss(hidden, weight, target, epsilon, bias if biased else None)
@@ -46,7 +52,9 @@ def test_logits_of_a_thousand_do_not_overflow() -> None:
     loss, plain, _ = smoothed_loss(hidden, weight, target, 0.1)
     logits = F.linear(hidden, weight)
     assert logits.abs().max() > 1000
-    torch.testing.assert_close(loss, F.cross_entropy(logits, target, label_smoothing=0.1, reduction="sum"), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        loss, F.cross_entropy(logits, target, label_smoothing=0.1, reduction="sum"), rtol=1e-5, atol=0
+    )
     assert plain.isfinite() and all(g.isfinite().all() for g in torch.autograd.grad(loss, (hidden, weight)))
 
 

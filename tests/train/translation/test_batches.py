@@ -22,7 +22,7 @@ def lengths(sources: list[int], targets: list[int]) -> Encoded:
     """Pairs of these lengths."""
     at = [np.cumsum([0, *side], dtype=np.int64) for side in (sources, targets)]
     ids = [np.arange(3, 3 + a[-1], dtype=np.int32) for a in at]
-    return Encoded(ids[0], ids[1], at[0], at[1], sum(targets), {})
+    return Encoded(ids[0], ids[1], at[0], at[1], sum(targets), {}, list(range(len(sources))))
 
 
 def sentences(count: int, seed: int = 0) -> Encoded:
@@ -84,7 +84,10 @@ def test_rectangles() -> None:
     assert batch.source_BS.tolist() == [[6, 7, 0], [3, 4, 5]]
     assert batch.source_mask is not None
     assert batch.source_mask[:, 0, 0].tolist() == [[0, 0, -math.inf], [0, 0, 0]]
-    assert batch.target_BT.tolist() == [[4, 5], [3, 0]] and batch.mask_BT.tolist() == [[True, True], [True, False]]
+    assert batch.target_BT.tolist() == [[4, 5], [3, 0]] and batch.mask_BT.tolist() == [
+        [True, True],
+        [True, False],
+    ]
     assert batch.input_BT.tolist() == [[1, 4], [1, 3]]
     assert make_batch(data, np.array([0]), IDS, torch.device("cpu")).source_mask is None
 
@@ -94,7 +97,7 @@ def test_encoding_ends_each_side_and_counts_what_it_leaves_out() -> None:
     data = encode(pairs, LETTERS, 99, longest=40, ratio=3.0)
     assert len(data) == 2 and data.dropped == {"empty": 2, "too long": 1, "ratio": 1}
     assert data.source(0) == [*LETTERS.encode("ab"), 99] and data.target(1) == [*LETTERS.encode("dcba"), 99]
-    assert data.bytes == 6
+    assert data.bytes == 6 and data.rows == [0, 3]
 
 
 def test_a_line_of_a_hundred_thousand_tokens_is_left_out_and_named() -> None:

@@ -49,7 +49,11 @@ def test_gzip_is_read_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "target", "place"),
-    [("a\nb\nc\n", "x\ny\n", "a.en:3: 'c'"), ("a\n", "x\ny\nz\n", "a.de:2: 'y'"), ("a\nb", "x", "a.en:2: 'b'")],
+    [
+        ("a\nb\nc\n", "x\ny\n", "a.en:3: 'c'"),
+        ("a\n", "x\ny\nz\n", "a.de:2: 'y'"),
+        ("a\nb", "x", "a.en:2: 'b'"),
+    ],
 )
 def test_unequal_files_name_both_counts_and_the_first_odd_line(
     source: str, target: str, place: str, tmp_path: Path
