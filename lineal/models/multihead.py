@@ -70,7 +70,8 @@ class SelfAttention(nn.Module):
         """Mix each position with those that the mask leaves it."""
         size, width = x_BTD.shape[:2], x_BTD.shape[2]
         qkv = self.qkv(x_BTD).view(*size, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed_BHTD = attend(*qkv.unbind(0), mask, going, self.dropout)
+        query, key, value = qkv.unbind(0)
+        mixed_BHTD = attend(query, key, value, mask, going, self.dropout)
         return self.out(mixed_BHTD.transpose(1, 2).reshape(*size, width))
 
     def step(
