@@ -39,9 +39,7 @@ def one_token_pass(decoder: Decoder, half: bool = False) -> Pass:
     if small and plain and not torch.is_autocast_enabled("cpu"):
         return FlatPass(decoder, half)
 
-    def own_pass(
-        token_N: Tensor, cache: KeyValueCache, step: Step, routes: Routes | None = None
-    ) -> Tensor:
+    def own_pass(token_N: Tensor, cache: KeyValueCache, step: Step, routes: Routes | None = None) -> Tensor:
         return decoder.forward_step(token_N[:, None], cache, step, routes)[:, 0]
 
     return own_pass

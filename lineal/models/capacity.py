@@ -29,7 +29,9 @@ def admit(
     have_N = wish_NR.new_zeros(tokens)
     used_E = wish_NR.new_zeros(experts)
     for turn in range(min(rounds, chosen) if around else rounds):
-        asking_M = torch.arange(tokens, device=wish_NR.device) if around else (have_N < chosen).nonzero()[:, 0]
+        asking_M = (
+            torch.arange(tokens, device=wish_NR.device) if around else (have_N < chosen).nonzero()[:, 0]
+        )
         if not len(asking_M):
             break
         expert_M = wish_NR[asking_M, turn]

@@ -17,7 +17,6 @@ from lineal.models.layers import GeluMLP, RopeScaling, Rotary, SwiGLU, build_nor
 from lineal.models.moe import Mixture
 from lineal.models.ragged import Ragged
 
-
 MIXTURES = ("mixtral", "qwen3_moe", "lineal_moe")
 """The layouts whose feed-forward layers are mixtures of experts; transformers knows the first two."""
 

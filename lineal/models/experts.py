@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lineal.models.experts_loop import ExpertsLoop
+
 
 class _Permuted(torch.autograd.Function):
     """x[order]; its gradient is g[back], a copy too, where torch would add rows up one by one."""
@@ -56,7 +58,7 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grad_MD: Tensor):
-        token_M, back_M = ctx.saved_tensors
+        _, back_M = ctx.saved_tensors
         own_MD = _Permuted.apply(grad_MD[0], back_M, back_M.argsort())
         return own_MD.unflatten(0, (-1, ctx.copies)).sum(1), None, None, None
 
@@ -170,6 +172,24 @@ class Experts(nn.Module):
         """sum over places k of weight[k] * expert[k](x); -1 in the place of an expert adds nothing."""
         dispatch = Dispatch.of(expert_NK, self.count)
         sizes = dispatch.size_E.tolist()
+        if not x_ND.is_cuda and not is_shared(self.up):
+
+            def compose(x_ND: Tensor, weight_NK: Tensor, up: Tensor, down: Tensor) -> Tensor:
+                x_MD = dispatch.scatter(x_ND)[: sum(sizes)]
+                return dispatch.gather(self.compute(x_MD, up, down, dispatch.size_E, sizes), weight_NK)
+
+            found = ExpertsLoop.apply(
+                x_ND,
+                weight_NK,
+                self.up,
+                self.down,
+                dispatch.order_M,
+                dispatch.back_M,
+                sizes,
+                self.gated,
+                compose,
+            )
+            return found
         x_MD = dispatch.scatter(x_ND)[: sum(sizes)]
         if is_shared(self.up):
             from lineal.models.parallel import exchanged

@@ -68,7 +68,7 @@ class Mixture(nn.Module):
         assert config.capacity is not None
         wish_NR = gating.chosen_NK
         if config.overflow == "next":
-            wish_NR = gating.noisy_NE.detach().argsort(-1, descending=True, stable=True)
+            wish_NR = gating.noisy_NE.detach().argsort(dim=-1, descending=True, stable=True)
         if group_N is not None:
             wish_NR = wish_NR + group_N[:, None] * config.per_group
         taken_NK = everywhere(admit_all, self.experts.up)(
@@ -115,9 +115,7 @@ class Mixture(nn.Module):
         expert_NK = expert_MK[back_M].reshape(shape)
         weight = (weight_NK.flatten()[:, None] * inside_MK.index_select(0, back_M)).reshape(shape)
         wanted_NK = (group_M[:, None] * b + secondary.chosen_NK)[back_M].reshape(shape)
-        return Routing(
-            layer, config, expert_NK, weight, wanted_NK, primary, secondary, pair_M, group_M
-        )
+        return Routing(layer, config, expert_NK, weight, wanted_NK, primary, secondary, pair_M, group_M)
 
 
 def _drawn(noise, layer: int, position_N: Tensor, number_NE: Tensor):

@@ -36,7 +36,9 @@ def chance(gating: Gating) -> Float[Tensor, "N E"]:
     kth_excluding is the k-th greatest of the other components of H(x); where there are fewer than k others, P is 1.
     """
     if gating.scale_NE is None:
-        raise UsageError("the load loss needs noisy gating: without noise nothing says how near a choice was.")
+        raise UsageError(
+            "the load loss needs noisy gating: without noise nothing says how near a choice was."
+        )
     chosen = gating.chosen_NK.shape[1]
     if chosen >= gating.noisy_NE.shape[1]:
         return torch.ones_like(gating.clean_NE)

@@ -4,6 +4,7 @@ RECIPES = {
     "demo": "lineal.recipes.demo",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",
+    "moe": "lineal.recipes.moe",
     "reinforce": "lineal.recipes.reinforce",
     "rloo": "lineal.recipes.rloo",
     "trpo": "lineal.recipes.trpo",

@@ -131,7 +131,13 @@ def _read_qwen3(config: dict[str, Any]) -> DecoderConfig:
 
 def _read_mixtral(config: dict[str, Any]) -> DecoderConfig:
     _need(config, "sliding_window", (None,), None)
-    config = {"num_local_experts": 8, "num_experts_per_tok": 2, "rms_norm_eps": 1e-5, "rope_theta": 1e6, **config}
+    config = {
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        **config,
+    }
     experts = ExpertsConfig(
         config["num_local_experts"], config["num_experts_per_tok"], _get(config, "intermediate_size")
     )
@@ -159,7 +165,9 @@ def _read_lineal_moe(config: dict[str, Any]) -> DecoderConfig:
     saved = _get(config, "experts")
     unknown = set(saved) - {field.name for field in fields(ExpertsConfig)}
     if unknown:
-        raise ModelError(f"config.json describes experts by {sorted(unknown)}, which this version does not have.")
+        raise ModelError(
+            f"config.json describes experts by {sorted(unknown)}, which this version does not have."
+        )
     experts = ExpertsConfig(**{**saved, "dense": tuple(saved.get("dense", ()))})
     return _read_rotary(config, "lineal_moe", experts=experts)
 
