@@ -178,7 +178,7 @@ class Experts(nn.Module):
                 x_MD = dispatch.scatter(x_ND)[: sum(sizes)]
                 return dispatch.gather(self.compute(x_MD, up, down, dispatch.size_E, sizes), weight_NK)
 
-            found = ExpertsLoop.apply(
+            return ExpertsLoop.apply(
                 x_ND,
                 weight_NK,
                 self.up,
@@ -189,7 +189,6 @@ class Experts(nn.Module):
                 self.gated,
                 compose,
             )
-            return found
         x_MD = dispatch.scatter(x_ND)[: sum(sizes)]
         if is_shared(self.up):
             from lineal.models.parallel import exchanged

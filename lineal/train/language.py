@@ -43,9 +43,11 @@ class Text:
     held_N: Tensor
     held_bytes: int = 0
 
-    def bits_per_byte(self, loss: float) -> float:
-        """loss * tokens / (bytes ln 2) of the held-out text: comparable between tokenizers."""
-        return loss * (len(self.held_N) - 1) / (max(1, self.held_bytes) * math.log(2))
+    def figures(self, loss: float) -> dict[str, float]:
+        """A held-out loss in nats per token; exp(loss); and loss * tokens / (bytes ln 2), comparable between tokenizers."""
+        bits = loss * (len(self.held_N) - 1) / (max(1, self.held_bytes) * math.log(2))
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        return {"eval/loss": loss, "eval/perplexity": perplexity, "eval/bits_per_byte": bits}
 
 
 def text_losses(
