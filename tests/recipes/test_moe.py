@@ -181,13 +181,14 @@ def test_a_dry_run_counts_what_a_token_meets(say, text: Path, preset: str) -> No
 
 def test_the_papers_ladder_does_8_million_multiplications_for_a_token() -> None:
     """Around embedding and softmax: 2 x 2M in the LSTM layers and 4M in four experts, whatever their number."""
-    from lineal.models.lstm import recurrent_parameters
+    from lineal.models.lstm import LSTMConfig, recurrent_parameters
     from lineal.recipes.config import with_options
     from lineal.recipes.moe_loop import shape_of
 
     for preset in ("moe-4", "moe-32", "moe-256", "moe-256-h", "moe-1024-h", "moe-4096-h"):
         config = moe.tuned(with_options(moe.default(), preset=preset))
         shape = shape_of(config.model, config.experts, 100, 50)
+        assert isinstance(shape, LSTMConfig)
         assert shape.experts is not None and shape.experts.active == 4
         _, active = recurrent_parameters(shape)
         gates = (
