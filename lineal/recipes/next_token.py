@@ -189,7 +189,8 @@ def build(config: Config, run: Run, ranks: Ranks = ALONE, make: Make = build_mod
         data = _pairs(config, task, tokenizer, ranks)
     tokens = config.optimiser.batch_size * (config.optimiser.block if task is None else 16)
     device = place(decoder, run, config.model, tokens, ranks)
-    twin, options = spread(decoder, ranks, config.model.shard), config.optimiser
+    dealt = isinstance(config, MixtureConfig) and config.experts.expert_parallel
+    twin, options = spread(decoder, ranks, config.model.shard or dealt, experts=dealt), config.optimiser
     optimiser = adamw(
         dict(decoder.named_parameters()), options.learning_rate,
         betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,

@@ -70,7 +70,9 @@ def text_losses(
         mine = ranks.mine(range(start, min(rows, start + size)))
         # A process without rows makes the pass for nothing, because under FSDP2 it is a collective.
         blocks = random_blocks(text.train_N, block, mine or range(1), seed=seed, step=step)
-        routes = None if balanced is None else balanced.routes(mine or range(1), block, decoder.device)
+        routes = None
+        if balanced is not None:
+            routes = balanced.routes(mine or range(1), block, decoder.device, ranks, bool(mine))
         loss = _block_loss(decoder, scoring, blocks, routes) / (rows * block)
         loss = loss if mine else 0 * loss
         if balanced is not None and routes is not None:
