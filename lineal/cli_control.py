@@ -148,6 +148,7 @@ def opened(
     from lineal.train.control.session import policy_of
 
     saved = policy_of(Path(paths[0]))
-    environment = open_environment(env or saved.environment, count, draw=draw)
+    name = env or saved.environment
+    environment = open_environment(name, count, draw=draw, preparation=saved.preparation)
     check_spaces(saved, environment)
     return saved, environment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from lineal.errors import UsageError
+from lineal.recipes.atari_presets import preset
 from lineal.recipes.config import Paper, with_options
-from lineal.recipes.environment_presets import preset
 from lineal.train.environment_options import (
     EnvironmentConfig,
     EnvironmentOptions,

@@ -20,9 +20,9 @@ from lineal.recipes.environment_loop import plan as plan_policy
 from lineal.recipes.preferences import PreferencesConfig
 from lineal.train.checkpoint import Checkpoint
 from lineal.train.console import note
-from lineal.train.control.collect import Features
 from lineal.train.control.evaluate import Episodes, run_episodes
 from lineal.train.control.files import save_policy
+from lineal.train.control.seen import Features
 from lineal.train.control.session import save_progress
 from lineal.train.preferences.fit import Fitted
 from lineal.train.preferences.labels import Answers, LabelStore, PairWriter
@@ -262,7 +262,8 @@ def _save(loop: PreferenceLoop) -> None:
 def evaluate(loop: PreferenceLoop) -> Episodes:
     """Episodes of the environment as it is, by its own reward and with its own ends."""
     where, wanted = loop.config.environment, loop.config.run.eval_episodes
-    copies = open_environment(where.env, min(8, wanted), own=where.own)
+    shown = where.preparation()
+    copies = open_environment(where.env, min(8, wanted), own=where.own, preparation=shown)
     try:
         return run_episodes(loop.policy.parts.policy, copies, wanted, loop.config.run.seed)
     finally:
@@ -280,5 +281,7 @@ def _finish(loop: PreferenceLoop) -> None:
     env = loop.config.environment.env
     card = f"---\ntags: [lineal, reinforcement-learning, preferences, {env}]\n---\n# {env}, taught by preferences\n\n{line}.\n"
     with loop.run.final_folder() as folder:
-        save_policy(folder, policy.parts.policy, policy.parts.environment, card)
+        save_policy(
+            folder, policy.parts.policy, policy.parts.environment, card, loop.config.environment.preparation()
+        )
         teaching.fitted.ensemble.save(folder / "reward")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineal.environments.control.classic import ClassicTask
-from lineal.environments.control.gymnasium import GymnasiumTask, load_gymnasium
+from lineal.environments.control.gymnasium import VectorTask, load_gymnasium
 from lineal.environments.control.opening import OWN
 from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.preferences.records import Segment
@@ -29,9 +29,9 @@ def states_of(environment: Any) -> dict[str, NDArray[Any]]:
     inner = unwrapped(environment)
     if isinstance(inner, ClassicTask):
         return {"state": inner.states.copy()}
-    if isinstance(inner, GymnasiumTask):
+    if isinstance(inner, VectorTask):
         parts = [_gymnasium_state(copy.unwrapped) for copy in inner.copies]
-        if all(parts):
+        if parts and all(parts):
             return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     return {}
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineal.environments.control.classic import ClassicTask
-from lineal.environments.control.gymnasium import GymnasiumTask
+from lineal.environments.control.gymnasium import VectorTask
 from lineal.environments.control.protocol import Step, VectorEnvironment
 from lineal.environments.control.spaces import Discrete, MultiDiscrete, Space
 from lineal.environments.preferences.records import Segment
@@ -30,10 +30,7 @@ def time_limit(environment: VectorEnvironment) -> int | None:
     inner = unwrapped(environment)
     if isinstance(inner, ClassicTask):
         return inner.physics.time_limit
-    if isinstance(inner, GymnasiumTask):
-        spec = inner.copies[0].spec
-        return None if spec is None else spec.max_episode_steps
-    return None
+    return inner.time_limit if isinstance(inner, VectorTask) else None
 
 
 def choices_of(space: Space) -> tuple[int, ...]:
@@ -78,6 +75,7 @@ class FixedHorizon:
             np.zeros(self.count, bool),
             np.full(self.count, over),
             final_BF if over else step.observation_BF,
+            step.counted_B,
         )
 
     def render(self, index: int = 0) -> Array:
@@ -139,7 +137,8 @@ class LearnedReward:
                 f"{self.name} showed an observation or gave a reward that is not finite: nothing can be learned from it. "
                 "Fix the environment; what was saved before is untouched."
             )
-        self._log.append({**before, "reward": step.reward_B, "ended": step.ended_B})
+        counted_B = np.ones(self.count, bool) if step.counted_B is None else step.counted_B
+        self._log.append({**before, "reward": step.reward_B, "ended": step.ended_B, "counted": counted_B})
         self._count(step)
         self._now = step.observation_BF
         reward_B = np.zeros(self.count) if self.reward is None else self.reward(feature_BF)
@@ -162,10 +161,13 @@ class LearnedReward:
         if not self._log:
             return []
         column = {name: np.stack([record[name][copy] for record in self._log]) for name in self._log[0]}
-        ended_T = column.pop("ended")
+        ended_T, idle_T = column.pop("ended"), ~column.pop("counted")
         found, start = [], 0
         while start + length <= len(ended_T):
-            inside = ended_T[start : start + length - 1].nonzero()[0]
+            # A clip neither goes on beyond an end nor holds a step in which nothing was done.
+            stops_T = idle_T[start : start + length].copy()
+            stops_T[:-1] |= ended_T[start : start + length - 1]
+            inside = stops_T.nonzero()[0]
             if len(inside):
                 start += int(inside[-1]) + 1
                 continue
