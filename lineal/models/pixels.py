@@ -65,10 +65,10 @@ class PixelPolicy(FlatPolicy):
         theta_KP = self.theta.detach()[part]
         return [[piece.detach().requires_grad_() for piece in self.shape.pieces(row)] for row in theta_KP]
 
-    def fisher_product(self, readings: list[Any], weights: list[Float[Tensor, " N"]]) -> Product:
+    def fisher_product(self, inputs: list[Tensor], weights: list[Tensor]) -> Product:
         """v -> F v over the actor's moving numbers, J' M J by autograd, micro-batch by micro-batch.
 
-        readings: inputs of the micro-batches; weights: each step's share of the mean.
+        inputs: pictures of each micro-batch; weights: each step's share of the mean.
         """
         (actor,), kind = self.leaves(slice(0, 1)), self.actions
         spread_E = self.spread().clone().requires_grad_()
@@ -86,7 +86,7 @@ class PixelPolicy(FlatPolicy):
 
             return [output_NO, spread_E] if len(moving) > len(actor) else [output_NO], metric
 
-        parts = [lambda x=x, w=w: linearised(x, w) for x, w in zip(readings, weights, strict=True)]
+        parts = [lambda x=x, w=w: linearised(x, w) for x, w in zip(inputs, weights, strict=True)]
         return gauss_newton_product(parts, moving)
 
     def named_layers(self) -> list[tuple[str, Tensor, Tensor]]:

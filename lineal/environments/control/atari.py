@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from lineal.environments.control.gymnasium import VectorTask, load_gymnasium, made
 from lineal.environments.control.preparation import PLAIN, Preparation
+from lineal.environments.control.protocol import Step
 from lineal.errors import UsageError
 
 ENTRY = "ale_py.env:AtariEnv"
@@ -29,7 +31,8 @@ class AtariTask(VectorTask):
     """Copies of a game, prepared in C++: frames skipped, pooled, made grey, shrunk and stacked  (Mnih et al. 2015).
 
     Observations are uint8 [stack, height, width], with a last axis of 3 in colour. Rewards are the game's own.
-    With `episodic_life` a lost life is in `lost_B` and the game goes on, so that returns are still of whole games.
+    With `episodic_life` a lost life is in `lost_B` and the game goes on, so that returns are still of whole games. With
+    `fire` the step after a lost life presses it, whatever was asked, and is not counted: many games wait for that.
     """
 
     def __init__(
@@ -66,15 +69,27 @@ class AtariTask(VectorTask):
         self._episodic = preparation.episodic_life
         self._limit = known["max_num_frames_per_episode"] // preparation.frame_skip
         self._lives_B = np.zeros(count, np.int64)
+        buttons = [button.name for button in many.ale.get_action_set()]
+        self._fire = buttons.index("FIRE") if preparation.fire and "FIRE" in buttons else None
+        self._fallen_B = np.zeros(count, bool)
 
     @property
     def time_limit(self) -> int:
         """Steps after which a game is cut off: half an hour of play."""
         return self._limit
 
+    def step(self, action: np.ndarray) -> Step:
+        """One step of every copy."""
+        fallen_B = self._fallen_B
+        if self._fire is None or not fallen_B.any():
+            return super().step(action)
+        return replace(super().step(np.where(fallen_B, self._fire, action)), counted_B=~fallen_B)
+
     def _began(self, info: dict[str, Any]) -> None:
         self._lives_B = np.array(info["lives"], np.int64)
+        self._fallen_B = np.zeros(self.count, bool)
 
     def _lost(self, info: dict[str, Any], ended_B: np.ndarray) -> np.ndarray | None:
         before_B, self._lives_B = self._lives_B, np.array(info["lives"], np.int64)
-        return (self._lives_B < before_B) & ~ended_B if self._episodic else None
+        self._fallen_B = (self._lives_B < before_B) & ~ended_B
+        return self._fallen_B if self._episodic else None

@@ -161,8 +161,9 @@ class GymnasiumTask(VectorTask):
         wrappers = gymnasium.wrappers
         around = [partial(wrappers.FrameStackObservation, stack_size=stack)] if stack > 1 else []
         spec: Any = gymnasium.registry.get(name.rpartition(":")[2])
-        vectorised = spec is not None and spec.vector_entry_point is not None
-        if vectorised and (preparation.vector_entry or spec.entry_point is None):
+        if getattr(spec, "vector_entry_point", None) is not None and (
+            preparation.vector_entry or spec.entry_point is None
+        ):
             if around:
                 raise UsageError(
                     f"--frame-stack {stack}: {name} comes as one vector environment, whose copies cannot be wrapped. "
@@ -221,6 +222,9 @@ def as_space(space: Any, who: str) -> Space:
         return MultiDiscrete(tuple(int(n) for n in np.asarray(space.nvec).flatten()))
     if isinstance(space, spaces.Box):
         low, high = (tuple(map(float, np.asarray(x).flatten())) for x in (space.low, space.high))
+        if len(low) > 32 and len({*low}) == len({*high}) == 1:
+            # A picture's thousands of equal bounds say no more than one.
+            low, high = low[:1], high[:1]
         return Box(low, high, tuple(cast(Any, space.shape)), str(space.dtype))
     raise UsageError(
         f"{who} {type(space).__name__}, which fits no policy here: policies read Box and Discrete, and take Discrete, "
