@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lineal.errors import UsageError
 from lineal.models.actions import ActionKind, Choices, Gaussian
-from lineal.models.convolution import ConvolutionShape, Filters
+from lineal.models.convolution import ConvolutionShape, Filters, as_tuple
 from lineal.models.normaliser import Normaliser
 from lineal.models.perceptron import Layers, Shape, cotangent, entered, start
 from lineal.types import Scores
@@ -80,11 +80,7 @@ class ControlConfig:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ControlConfig:
         """The configuration that `config_to_json` and JSON made a record of."""
-        return cls(**{name: _as_tuple(x) for name, x in record.items()})
-
-
-def _as_tuple(x: Any) -> Any:
-    return tuple(map(_as_tuple, x)) if isinstance(x, list) else x
+        return cls(**{name: as_tuple(x) for name, x in record.items()})
 
 
 class FlatPolicy(nn.Module):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -139,3 +140,8 @@ def _fill(weight: Tensor, bias: Tensor, gain: float, orthogonal: bool, generator
     bound = 1 / math.sqrt(flat.shape[1])
     for part in (flat, bias):
         part.copy_((torch.rand(part.shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound)
+
+
+def as_tuple(x: Any) -> Any:
+    """Lists as tuples, all the way down: what JSON made lists of."""
+    return tuple(map(as_tuple, x)) if isinstance(x, list) else x

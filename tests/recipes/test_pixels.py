@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 import lineal.recipes.environment_loop as loop
 from lineal.recipes.atari_presets import ATARI, preset
@@ -20,82 +18,24 @@ from lineal.recipes.environment import OnEnvironment
 from lineal.train.control.files import load_policy
 from lineal.train.run import Run
 
-gymnasium = pytest.importorskip("gymnasium")
 Command = Callable[..., int]
 Say = Callable[..., Any]
-SIDE = 10
 
-
-class Catch(gymnasium.vector.VectorEnv):  # type: ignore[name-defined]
-    """A ball falls on a field of 10 x 10 pixels; the paddle below it moves left, stays or moves right; 1 if it catches."""
-
-    metadata: ClassVar = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
-
-    def __init__(self, num_envs: int, render_mode: str | None = None) -> None:
-        self.num_envs = num_envs
-        self.single_observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE), np.uint8)
-        self.single_action_space = gymnasium.spaces.Discrete(3)
-        self.random, self.over_B = np.random.default_rng(0), np.zeros(num_envs, bool)
-
-    def begin(self, which_B: np.ndarray) -> None:
-        self.ball_B2[which_B] = np.stack(
-            [np.zeros(which_B.sum()), self.random.integers(0, SIDE, which_B.sum())], 1
-        )
-        self.paddle_B[which_B] = SIDE // 2
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        if seed is not None:
-            self.random = np.random.default_rng(seed)
-        self.ball_B2, self.paddle_B = np.zeros((self.num_envs, 2), int), np.zeros(self.num_envs, int)
-        self.begin(np.ones(self.num_envs, bool))
-        self.over_B = np.zeros(self.num_envs, bool)
-        return self.show(), {}
-
-    def show(self) -> np.ndarray:
-        shown, row_B = np.zeros((self.num_envs, SIDE, SIDE), np.uint8), np.arange(self.num_envs)
-        shown[row_B, self.ball_B2[:, 0], self.ball_B2[:, 1]] = 255
-        shown[row_B, SIDE - 1, self.paddle_B] = 255
-        return shown
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        fresh_B = self.over_B
-        self.ball_B2[~fresh_B, 0] += 1
-        self.paddle_B = np.where(fresh_B, self.paddle_B, np.clip(self.paddle_B + action - 1, 0, SIDE - 1))
-        self.begin(fresh_B)
-        self.over_B = self.ball_B2[:, 0] == SIDE - 1
-        reward_B = np.where(self.over_B, np.where(self.ball_B2[:, 1] == self.paddle_B, 1.0, -1.0), 0.0)
-        return self.show(), reward_B, self.over_B.copy(), np.zeros(self.num_envs, bool), {}
-
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    gymnasium.register("Catch-v0", vector_entry_point=Catch)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    gymnasium.registry.pop("Catch-v0")
+pytestmark = pytest.mark.usefixtures("catch")
 
 
 LEARNING = {
     "ppo": {
-        "epochs": 4,
-        "minibatches": 4,
-        "learning_rate": 2e-3,
-        "clip": 0.2,
-        "entropy": 0.01,
-        "env_steps": 40_000,
+        "epochs": 4, "minibatches": 4, "learning_rate": 2e-3, "clip": 0.2, "entropy": 0.01, "env_steps": 40_000,
     },
     "trpo": {
-        "max_kl": 0.02,
-        "critic_epochs": 5,
-        "critic_minibatches": 4,
-        "learning_rate": 2e-3,
-        "env_steps": 40_000,
+        "max_kl": 0.1, "damping": 0.01, "cg_iterations": 6, "critic_epochs": 5, "critic_minibatches": 4,
+        "learning_rate": 2e-3, "env_steps": 60_000,
     },
-}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", ["ppo"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("trpo", marks=pytest.mark.slow)])
 def test_it_learns_to_catch_from_pixels(algorithm: str, tmp_path: Path) -> None:
     """Nine of ten caught; the ball lands where it was seen, and chance catches about one in five."""
     settings = {
@@ -170,8 +110,8 @@ def test_an_atari_run_from_end_to_end(say: Say, tmp_path: Path) -> None:
     assert saved.policy.config.image == (2, 42, 42) and saved.preparation.frame_stack == 2
     assert not saved.preparation.episodic_life, "what is played later has no ends of its own"
     assert (out / "final" / "config.json").stat().st_size < 5000
-    played = say("eval", out, "--episodes", 2, "--json", "--sample")
-    assert played.code == 0 and len(json.loads(played.out)["returns"]) == 2
+    played = say("eval", out, "--episodes", 1, "--json", "--sample")
+    assert played.code == 0 and len(json.loads(played.out)["returns"]) == 1
     film = say("record", out, "--frames", 5, "--out", tmp_path / "film.gif")
     assert film.code == 0 and (tmp_path / "film.gif").stat().st_size > 0
 
