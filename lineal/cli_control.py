@@ -132,6 +132,10 @@ def record(words: list[str]) -> int:
     finally:
         environment.close()
     save_film(frames, out, options.rate)
+    if out.parent.resolve() == Path(paths[0]).resolve() and (out.parent / "report.html").exists():
+        from lineal.web.report import write_report
+
+        write_report(out.parent)
     print(f"{found.line()}: {len(frames)} frames", file=sys.stderr)
     print(shlex.quote(str(out)))
     return 0

@@ -204,7 +204,10 @@ def train_step(loop: EnvironmentLoop, step: int) -> dict[str, Any]:
         "env_steps_per_second": experience.env_steps / spent,
     }
     loop.run.time(step, times)
-    metrics: dict[str, Any] = {"env_steps": going.env_steps, "return_100": going.note(experience.returns)}
+    metrics: dict[str, Any] = {"env_steps": going.env_steps}
+    recent = going.note(experience.returns)
+    if math.isfinite(recent):
+        metrics["return_100"] = recent
     if experience.returns:
         metrics["return"] = math.fsum(experience.returns) / len(experience.returns)
         metrics["episode_length"] = math.fsum(experience.lengths) / len(experience.lengths)

@@ -56,8 +56,9 @@ def save_policy(
         files.replace_file(folder / "README.md", card.encode())
 
 
-def load_policy(folder: Path) -> SavedPolicy:
+def load_policy(folder: Path | str) -> SavedPolicy:
     """The policy of a folder that `save_policy` wrote; raises ModelError for what is none."""
+    folder = Path(folder)
     try:
         record = json.loads((folder / "config.json").read_bytes())
         tensors = load_file(folder / "policy.safetensors")
