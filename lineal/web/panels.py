@@ -37,11 +37,15 @@ PANELS = (
     Panel(
         "KL to the policy before the step",
         ("kl",),
-        "How far each update moved: mean KL(old || new) per token.",
+        "How far each update moved: mean KL(old || new) per token or step.",
         0.0,
     ),
     Panel("KL to the reference", ("reference_kl",), "How far from the starting policy.", 0.0),
-    Panel("Entropy", ("entropy",), "Of the next-token distribution, in nats: 0 means no exploration.", 0.0),
+    Panel(
+        "Entropy",
+        ("entropy",),
+        "Of the next token or action, in nats; choices with 0 leave nothing to explore.",
+    ),
     Panel("Gradient norm", ("grad_norm",), "Before clipping.", 0.0),
     Panel(
         "Clipped",
@@ -49,6 +53,7 @@ PANELS = (
         "Share of terms whose ratio left the clip range and that give no gradient.",
         0.0,
     ),
+    Panel("Episode length", ("episode_length", "eval/episode_length"), "Mean steps of an episode.", 0.0),
     Panel("Length", ("completions/mean_length",), "Mean tokens of a completion.", 0.0),
     Panel("Cut off", ("completions/clipped_ratio",), "Share of completions that hit the length limit.", 0.0),
     Panel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +290,18 @@ def test_an_unfinished_run_can_be_watched(say: Say, command: Command, tmp_path: 
     said = say("eval", tmp_path / "run", "--episodes", 2)
     assert said.code == 0 and "is not finished" in said.err and "return" in said.out
     assert "changed its spaces" in say("eval", tmp_path / "run", "--env", "Acrobot-v1").err
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        exec(compile(code, "control.md", "exec"), {})
+    finally:
+        torch.set_num_threads(threads)
+    assert "over 20 episodes" in capsys.readouterr().out and (tmp_path / "runs/pole/final").is_dir()
