@@ -12,7 +12,6 @@ import torch
 
 from lineal.environments.control.opening import open_environment
 from lineal.errors import EnvironmentFailure
-from lineal.models.control import ControlConfig, FlatPolicy
 from lineal.objectives.algorithm import (
     Adam,
     Algorithm,
@@ -33,6 +32,7 @@ from lineal.train.control.collect import Experience
 from lineal.train.control.evaluate import Episodes, run_episodes
 from lineal.train.control.files import save_policy
 from lineal.train.control.natural import critic_update, natural_update
+from lineal.train.control.outline import layers, mebibytes
 from lineal.train.control.parts import EnvironmentParts, Going, Wrap, build_environment, read_step_algorithm
 from lineal.train.control.session import restore_policy, save_progress
 from lineal.train.control.update import StepProblem, adam_update
@@ -64,35 +64,10 @@ def plan(config: EnvironmentConfig) -> list[str]:
     return [
         str(algorithm),
         f"environment {where.env}: shows {parts.environment.observation}, takes {parts.environment.action}",
-        f"policy {_network(policy.config)}: {policy.theta.numel():,} parameters with the critic",
+        f"policy {layers(policy.config)}: {policy.theta.numel():,} parameters with the critic",
         f"an iteration: {where.envs} copies x {used}, {algorithm.optimiser_steps} optimiser steps",
-        f"memory about {_mebibytes(policy, where.envs * config.algorithm.rollout_steps):.1f} MiB beside torch's own",
+        f"memory about {mebibytes(policy, where.envs * config.algorithm.rollout_steps):.1f} MiB beside torch's own",
     ]
-
-
-def _mebibytes(policy: FlatPolicy, steps: int) -> float:
-    """What an iteration holds: each step's observation three times, both networks' layers with their slopes, and what
-    is known of the step; the numbers of the policy with gradient and Adam's two means."""
-    shape, known = policy.config, policy.actions.outputs + 16
-    each, whole = 3 * shape.features + 4 * sum(shape.hidden) + known, 0.0
-    if shape.image:
-        planes = zip(shape.convolutions, shape.convolution_shape.planes, strict=True)
-        inner = shape.features + 2 * sum(
-            filters * height * width for (filters, _, _), (height, width) in planes
-        )
-        each, whole = (
-            known,
-            steps * shape.features / 2**20
-            + policy.theta.element_size() * inner * min(steps, policy.at_once or steps) / 2**20,
-        )
-    return (steps * each + 4 * policy.theta.numel()) * policy.theta.element_size() / 2**20 + whole
-
-
-def _network(shape: ControlConfig) -> str:
-    """The sizes of its layers, for print."""
-    sizes = [*(f"{n} filters of {side} by {stride}" for n, side, stride in shape.convolutions), *shape.hidden]
-    shown = " x ".join(map(str, shape.image)) if shape.image else str(shape.features)
-    return " -> ".join([shown, *map(str, sizes)])
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +23,7 @@ from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Critic,
 from lineal.objectives.baseline import Baseline, Learned, NoBaseline, RunningMean
 from lineal.optim.groups import adamw
 from lineal.train.control.collect import Collector
+from lineal.train.device import usable_cores
 from lineal.train.environment_options import EnvironmentConfig, PolicyOptions
 from lineal.train.parts import open_algorithm
 
@@ -163,7 +163,7 @@ def build_environment(config: EnvironmentConfig, wrap: Wrap | None = None) -> En
     )
     if shape.shared:
         algorithm = _with_kind(algorithm, "head")
-    torch.set_num_threads(options.threads or (len(os.sched_getaffinity(0)) if shape.image else 1))
+    torch.set_num_threads(options.threads or (usable_cores() if shape.image else 1))
     dtype = torch.float64 if options.dtype == "float64" else torch.float32
     policy = make_policy(shape, seed, dtype, options.micro_batch)
     collector = Collector(
