@@ -35,7 +35,7 @@ from lineal.train.translation.batches import Batch, make_batch
 from lineal.train.translation.options import TranslationConfig
 
 CELLS = Path(__file__).parent / "cells"
-LONG, SOURCES = 50, 16
+LONG, SOURCES = 50, 64
 """Tokens decoded where caching is measured, and sentences at once."""
 
 
@@ -133,7 +133,7 @@ def speeds(folder: Path, rounds: int, chunk: int) -> Iterator[harness.Figure]:
 
 
 def decoding(model: Transformer, rounds: int) -> Iterator[harness.Figure]:
-    """Seconds to write 50 tokens for 16 sentences, with and without a cache; the tokens must be the same."""
+    """Seconds to write 50 tokens for 64 sentences, with and without a cache; the tokens must be the same."""
     made = torch.Generator().manual_seed(0)
     count = model.config.vocab_size
     sources = torch.randint(4, count, (SOURCES, 14), generator=made).tolist()

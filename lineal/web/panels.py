@@ -28,8 +28,11 @@ HEROES = (
         ("return_100", "eval/return"),
         "Mean over the last 100 episodes; by the most probable actions.",
     ),
+    Panel(
+        "BLEU", ("eval/bleu",), "Of translations on the way, greedy; the last point is the test set's.", 0.0
+    ),
     Panel("Reward", ("reward",), "Mean over the completions of a step."),
-    Panel("Loss", ("loss", "eval/loss"), "Mean negative log-likelihood per token, in nats."),
+    Panel("Loss", ("loss", "nll", "eval/loss"), "Mean negative log-likelihood per token, in nats."),
 )
 """As wide as the page; the first of them that a run has comes first."""
 
@@ -131,6 +134,14 @@ PANELS = (
         0.0,
     ),
     Panel("Explained variance", ("explained_variance",), "1: the critic predicts every return; 0: none."),
+    Panel(
+        "Tokens right",
+        ("token_accuracy", "eval/token_accuracy"),
+        "The most probable token is the right one.",
+        0.0,
+        1.0,
+    ),
+    Panel("Bits a byte", ("eval/bits_per_byte",), "Of held-out text: comparable between vocabularies.", 0.0),
     Panel("Learning rate", ("learning_rate",), "", 0.0),
 )
 

@@ -85,6 +85,7 @@ def _paper(recipe: str) -> str:
 
 HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, greedy"))
 RETURNS = (
+    ("eval/bleu", "BLEU"),
     ("eval/return", "return, most probable actions"),
     ("return_100", "return, last 100 episodes"),
     ("true_return", "true return, last iteration"),
