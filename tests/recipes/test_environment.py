@@ -337,7 +337,7 @@ class Changing:
                 paid = reward if Environment.taken > 200 else 1.0
                 return np.zeros(size, np.float32), paid, False, Environment.taken % 10 == 0, {}
 
-        gymnasium.register("Changing-v0", entry_point=Environment)
+        gymnasium.register("Changing-v0", entry_point=Environment)  # type: ignore[arg-type]
 
     def __enter__(self) -> None:
         return
