@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,19 @@ from lineal.generate.step import one_token_pass
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import Decoder
 from lineal.types import Completion
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What beam search asks of a model: the logits behind some hypotheses, which it keeps in mind in their order."""
+
+    def start(self) -> Tensor:
+        """Logits [P, V] of the first token of each of P searches."""
+        ...
+
+    def read(self, order: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Logits [N, V] behind N hypotheses, each being the one at `order[i]` of the last call and `tokens[i]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,23 @@ class BeamSearch:
         with evaluating(model):
             for first in range(0, len(prompts), at_once):
                 part = slice(first, first + at_once)
-                searches = [_Search(self, limit, eos_id) for limit in limits[part]]
-                _run(model, [tuple(prompt) for prompt in prompts[part]], searches)
-                found += [search.answer() for search in searches]
+                reader = _Continuing(model, [tuple(p) for p in prompts[part]], limits[part], self.beams)
+                found += self.search(reader, limits[part], eos_id)
         return found
+
+    def search(
+        self, reader: Reader, limits: Sequence[int], eos_id: int | None, banned: Sequence[int] = ()
+    ) -> list[list[Hypothesis]]:
+        """The best hypotheses of each of P searches that share a reader.
+
+        limits: longest completion of each. banned: ids that no hypothesis takes; the probabilities of the others stay
+        what they are.
+        """
+        searches = [_Search(self, limit, eos_id) for limit in limits]
+        logits_NV = reader.start()
+        while order := _extend(searches, logits_NV, banned):
+            logits_NV = reader.read(order, [live[1][-1] for search in searches for live in search.live])
+        return [search.done for search in searches]
 
 
 @dataclass
@@ -83,13 +110,17 @@ class _Search:
     done: list[Hypothesis] = field(default_factory=list)
 
     def extend(self, candidates: list[tuple[int, int, float]]) -> list[int]:
-        """Take the best continuations (hypothesis, token, logp), best first; gives the parents of the new beam."""
+        """Take the best continuations (hypothesis, token, logp), best first; gives the parents of the new beam.
+
+        One that ends counts only among the best `beams`, as in fairseq and transformers, so that a beam of 1 is greedy.
+        """
         live, parents = [], []
-        for parent, token, logp in candidates:
+        for rank, (parent, token, logp) in enumerate(candidates):
             total, ids, logps = self.live[parent]
             grown = (total + logp, (*ids, token), (*logps, logp))
             if token == self.eos_id:
-                self._finish(grown, "stop")
+                if rank < self.settings.beams:
+                    self._finish(grown, "stop")
             elif len(live) < self.settings.beams:
                 live.append(grown)
                 parents.append(parent)
@@ -103,10 +134,6 @@ class _Search:
             self.live = []
         return parents if self.live else []
 
-    def answer(self) -> list[Hypothesis]:
-        """The finished hypotheses, best first."""
-        return self.done
-
     def _finish(self, grown: tuple[float, tuple[int, ...], tuple[float, ...]], finish: str) -> None:
         total, ids, logps = grown
         score = self.settings.score(total, len(ids))
@@ -115,43 +142,52 @@ class _Search:
         del self.done[self.settings.beams :]
 
 
-def _run(model: Decoder, prompts: list[tuple[int, ...]], searches: list[_Search]) -> None:
-    """Search all prompts together; their hypotheses lie in the cache one prompt after the other."""
-    prompt_cache, logits_NV = read_prompts(model, prompts, cache_dtype(model))
-    beams = searches[0].settings.beams
-    longest = max(len(p) + s.limit for p, s in zip(prompts, searches, strict=True))
-    cache = KeyValueCache(model.config, len(prompts) * beams, longest, prompt_cache.store.dtype, model.device)
-    cache.adopt(prompt_cache, range(len(prompts)), 0)
-    read = one_token_pass(model)
-    while True:
-        order = _extend(searches, logits_NV)
-        if not order:
-            return
+class _Continuing:
+    """A decoder that continues prompts; their hypotheses lie in its cache one prompt after the other."""
+
+    def __init__(self, model: Decoder, prompts: list[tuple[int, ...]], limits: Sequence[int], beams: int):
+        self._model, self._prompts, self._beams = model, prompts, beams
+        self._longest = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
+        self._read = one_token_pass(model)
+
+    def start(self) -> Tensor:
+        model, count = self._model, len(self._prompts)
+        prompt_cache, logits_NV = read_prompts(model, self._prompts, cache_dtype(model))
+        dtype = prompt_cache.store.dtype
+        self._cache = KeyValueCache(model.config, count * self._beams, self._longest, dtype, model.device)
+        self._cache.adopt(prompt_cache, range(count), 0)
+        return logits_NV
+
+    def read(self, order: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        cache, here = self._cache, slice(0, len(tokens))
         cache.reorder(order)
-        tokens = [hypothesis[1][-1] for search in searches for hypothesis in search.live]
-        token_N, here = torch.tensor(tokens, device=model.device), slice(0, len(tokens))
-        hidden_ND = read(token_N, cache, cache.plan(here, len(tokens), 1))
+        token_N = torch.tensor(tokens, device=self._model.device)
+        hidden_ND = self._read(token_N, cache, cache.plan(here, len(tokens), 1))
         cache.advance(here, len(tokens), 1)
-        logits_NV = model.logits(hidden_ND)
+        return self._model.logits(hidden_ND)
 
 
-def _extend(searches: list[_Search], logits_NV: Tensor) -> list[int]:
+def _extend(searches: list[_Search], logits_NV: Tensor, banned: Sequence[int] = ()) -> list[int]:
     """Let every search take its best continuations; gives, for each row of the next step, its row in this one."""
-    logp_NV = torch.log_softmax(logits_NV, -1, dtype=torch.float64)
-    vocabulary, order, row = logits_NV.shape[1], [], 0
+    order, row = [], 0
+    wide_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    lse_N1 = torch.logsumexp(wide_NV, -1, keepdim=True).double()
+    if banned:
+        wide_NV = wide_NV.index_fill(1, torch.tensor(banned, device=wide_NV.device), float("-inf"))
+    # At most one continuation of each hypothesis ends it: twice the beam leaves enough that do not.
+    most = 2 * searches[0].settings.beams
+    best = wide_NV.topk(min(most, wide_NV.shape[1]))
+    logp_NK, token_NK = best.values.double() - lse_N1, best.indices
+    totals = [hypothesis[0] for search in searches for hypothesis in search.live]
+    total_NK = logp_NK + torch.tensor(totals, dtype=torch.float64, device=logp_NK.device)[:, None]
     for search in searches:
         rows = len(search.live)
         if not rows:
             continue
-        total_N1 = torch.tensor([[h[0]] for h in search.live], dtype=torch.float64, device=logits_NV.device)
-        own_NV = logp_NV[row : row + rows]
-        # At most one continuation of each hypothesis ends it: twice the beam leaves enough that do not.
-        best = (total_N1 + own_NV).flatten().topk(min(2 * search.settings.beams, rows * vocabulary))
-        flat = best.indices
-        picked = [*zip((flat // vocabulary).tolist(), (flat % vocabulary).tolist(), strict=True)]
-        logp = own_NV.flatten()[flat].tolist()
-        order += [
-            row + p for p in search.extend([(p, t, lp) for (p, t), lp in zip(picked, logp, strict=True)])
-        ]
+        own = slice(row, row + rows)
+        flat = total_NK[own].flatten().topk(min(most, rows * total_NK.shape[1])).indices
+        logp, token = logp_NK[own].flatten()[flat].tolist(), token_NK[own].flatten()[flat].tolist()
+        parent = (flat // total_NK.shape[1]).tolist()
+        order += [row + p for p in search.extend([*zip(parent, token, logp, strict=True)])]
         row += rows
     return order

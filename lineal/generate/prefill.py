@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lineal.errors import UsageError
 from lineal.models.cache import KeyValueCache
@@ -124,7 +124,7 @@ def room(model: Decoder, index: int, prompt: Sequence[int], max_new_tokens: int)
 
 
 @contextmanager
-def evaluating(model: Decoder) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients inside; every module's own mode comes back afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -2,6 +2,7 @@
 
 RECIPES = {
     "demo": "lineal.recipes.demo",
+    "transformer": "lineal.recipes.transformer",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",
     "reinforce": "lineal.recipes.reinforce",

@@ -26,6 +26,8 @@ from lineal.train.versions import versions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 NARROW = 128
 """On a CPU, models this narrow spend their time on small operations, which casts to bfloat16 only make more of."""
+WIDE = 4096
+"""An inner layer this wide is worth a probe on any model: products take most of its time."""
 TINY_WIDTH = 64
 """Models this narrow spend their time between operations: float32 and one thread, without a probe."""
 MORE_THREADS, LESS_PRECISION = 1.2, 1.5
@@ -98,7 +100,8 @@ def choose_device(shape: Shape, device: str = "auto", dtype: str = "auto", threa
     if threads < 0:
         raise UsageError(f"--threads {threads} is negative; 0 lets a probe decide.")
     dtypes = ["float32", "bfloat16"] if dtype == "auto" else [dtype]
-    if dtype == "auto" and ((kind == "cpu" and shape.width <= NARROW) or kind == "mps"):
+    narrow = shape.width <= NARROW and shape.inner < WIDE
+    if dtype == "auto" and ((kind == "cpu" and narrow) or kind == "mps"):
         dtypes = ["float32"]
     counts = [threads] if threads else thread_counts(kind, shape)
     probe: dict[str, float] = {}

@@ -34,9 +34,13 @@ def place(module: Decoder, run: Run, options: Any, tokens: int, ranks: Ranks = A
     options: the recipe's ModelOptions. tokens: how many tokens one micro-batch holds, for the probe. ranks: the first
     process chooses for all.
     """
+    return place_as(Shape(module.config.width, module.config.inner, tokens), module, run, options, ranks)
+
+
+def place_as(shape: Shape, module: nn.Module, run: Run, options: Any, ranks: Ranks = ALONE) -> Device:
+    """The same for any module, of which the caller says what takes most of its time."""
     choice = run.device
     if not choice and ranks.first:
-        shape = Shape(module.config.width, module.config.inner, tokens)
         choice = choose_device(shape, options.device, options.dtype, options.threads).to_json()
     device = Device.from_json(ranks.tell(choice))
     if not run.device:

@@ -253,15 +253,16 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
 
 def _defaults(run: RunView) -> dict[str, Any]:
     from lineal.recipes import RECIPES
-    from lineal.recipes.config import with_options
+    from lineal.recipes.config import from_json
     from lineal.recipes.environment import OnEnvironment
 
     if run.recipe not in RECIPES:
         return {}
     paper = import_module(RECIPES[run.recipe])
     if hasattr(paper, "tuned"):
-        asked = with_options(
-            paper.default(), env=str(run.option("env")), algorithm=str(run.option("algorithm"))
+        known = {field.name for field in fields(type(paper.default()))}
+        asked = from_json(
+            type(paper.default()), {name: dict(group) for name, group in run.options.items() if name in known}
         )
         groups = vars(paper.tuned(asked))
     elif "environment" in run.options:
@@ -302,6 +303,8 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
             (f"lineal record {path}", "a film of one episode"),
             others,
         ]
+    if run.recipe == "transformer":
+        return [(f"lineal translate {path} < FILE", "translate sentences, one a line"), others]
     before, after = moments(run)
     prompt = next((s.prompt for s in (*after, *before) if s.prompt.isprintable() and len(s.prompt) < 200), "")
     commands = []

@@ -25,6 +25,8 @@ class Layout:
 def layout_of(config: dict[str, Any], where: str) -> tuple[str, Layout]:
     """The layout that a config.json asks for; ModelError names the supported ones when it is none of them."""
     kind = config.get("model_type")
+    if kind == "marian":
+        raise ModelError(f"{where}: this model translates; use it with `lineal translate`.")
     if kind not in LAYOUTS:
         named = kind or config.get("architectures") or "no model_type"
         raise ModelError(

@@ -1,0 +1,197 @@
+"""Batches of similar length, as many tokens in each; which pairs a step takes is a function of (seed, step)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lineal.errors import UsageError
+from lineal.generate.translate import Ids
+from lineal.tokenizers import Tokenizer
+from lineal.train.order import hash64
+from lineal.train.translation.pairs import Pairs
+
+POOL, STRIPS = 64, 8
+"""Batches that are sorted together, and into how many strips of similar targets, each sorted by its sources: 8 % padding on
+Multi30k, 13 % in pools of half the size. More would mean less padding, and the same neighbours in every epoch."""
+EXTRA = 5
+"""Added to both lengths before their ratio is taken: of sentences of a word or two any ratio is fair."""
+ROW, BATCH = 1, 2
+"""Set the hashes of rows and of batches apart."""
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pairs as ids, each side ending in the end token; short numbers in one array each.
+
+    source_N, target_N: all ids. source_at, target_at: where each row begins, and the end. bytes: of the targets' text.
+    dropped: pairs left out, by reason.
+    """
+
+    source_N: NDArray[np.int32]
+    target_N: NDArray[np.int32]
+    source_at: Ints
+    target_at: Ints
+    bytes: int
+    dropped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.source_at) - 1
+
+    def source(self, row: int) -> list[int]:
+        """Ids of a source."""
+        return self.source_N[self.source_at[row] : self.source_at[row + 1]].tolist()
+
+    def target(self, row: int) -> list[int]:
+        """Ids of a target."""
+        return self.target_N[self.target_at[row] : self.target_at[row + 1]].tolist()
+
+
+def encode(
+    pairs: Pairs, tokenizer: Tokenizer, end: int, *, longest: int | None = None, ratio: float = 0.0
+) -> Encoded:
+    """All pairs as ids. longest, ratio: leave out pairs with a longer side, or with sides of so different length."""
+    sides: tuple[list[list[int]], list[list[int]]] = [], []
+    dropped, size = {**pairs.dropped, "too long": 0, "ratio": 0}, 0
+    for texts in zip(pairs.sources, pairs.targets, strict=True):
+        source, target = ([*tokenizer.encode(text), end] for text in texts)
+        lengths = len(source) - 1, len(target) - 1
+        if longest is not None and max(lengths) > longest:
+            dropped["too long"] += 1
+        elif ratio and max(lengths) + EXTRA > ratio * (min(lengths) + EXTRA):
+            dropped["ratio"] += 1
+        else:
+            sides[0].append(source)
+            sides[1].append(target)
+            size += len(texts[1].encode())
+    if not sides[0]:
+        raise UsageError(
+            f"{pairs.name}: of {len(pairs):,} pairs none is left after cleaning ({dropped['too long']:,} too long, "
+            f"{dropped['ratio']:,} of unequal length): raise --max-tokens or --max-ratio."
+        )
+    flat = [np.fromiter((i for row in side for i in row), dtype=np.int32) for side in sides]
+    at = [np.cumsum([0, *map(len, side)], dtype=np.int64) for side in sides]
+    return Encoded(flat[0], flat[1], at[0], at[1], size, dropped)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of sources and targets as rectangles, padded on the right.
+
+    source_mask: 0 and -inf [B, 1, 1, S], None without padding. input_BT: the start token and the target but its last.
+    target_BT: what follows each; mask_BT: where there is something.
+    """
+
+    source_BS: Int[Tensor, "B S"]
+    source_mask: Tensor | None
+    input_BT: Int[Tensor, "B T"]
+    target_BT: Int[Tensor, "B T"]
+    mask_BT: Bool[Tensor, "B T"]
+
+
+def make_batch(data: Encoded, rows: Ints, ids: Ids, device: torch.device) -> Batch:
+    """The batch of some rows."""
+    source_BS, there_BS = _rectangle(data.source_N, data.source_at, rows, ids.pad)
+    target_BT, mask_BT = _rectangle(data.target_N, data.target_at, rows, ids.pad)
+    input_BT = np.concatenate((np.full((len(rows), 1), ids.start), target_BT[:, :-1]), 1)
+    hidden = None
+    if not there_BS.all():
+        hidden = torch.from_numpy(np.where(there_BS, np.float32(0), np.float32(-np.inf)))[:, None, None].to(
+            device
+        )
+    source, given, target, mask = (
+        torch.from_numpy(x).to(device) for x in (source_BS, input_BT, target_BT, mask_BT)
+    )
+    return Batch(source, hidden, given, target, mask)
+
+
+def _rectangle(ids_N: NDArray[np.int32], at_N: Ints, rows: Ints, pad: int) -> tuple[Ints, NDArray[np.bool_]]:
+    start_B = at_N[rows]
+    length_B = at_N[rows + 1] - start_B
+    across = np.arange(length_B.max())
+    there_BT = across < length_B[:, None]
+    place_BT = np.where(there_BT, start_B[:, None] + across, 0)
+    return np.where(there_BT, ids_N[place_BT].astype(np.int64), pad), there_BT
+
+
+class Order:
+    """Which rows each step takes: every epoch all of them once, in batches of similar length and at most `budget` tokens.
+
+    An epoch is a permutation of the rows by their hashes, cut into pools; each pool is sorted by length and cut into
+    batches; the batches of the epoch are permuted. So a resumed run sees what it would have seen, and nothing is stored.
+    """
+
+    def __init__(self, data: Encoded, budget: int, seed: int):
+        self.source_N, self.target_N = np.diff(data.source_at), np.diff(data.target_at)
+        self.budget, self.seed = budget, seed
+        longest = int(max(self.source_N.max(), self.target_N.max()))
+        if longest > budget:
+            raise UsageError(
+                f"--batch-tokens {budget}: a training pair has a side of {longest} tokens with its end, which fits into no "
+                "batch: raise it, or lower --max-tokens."
+            )
+        self._ends: list[int] = []
+        self._current: tuple[int, list[Ints]] = (-1, [])
+
+    def batch(self, step: int) -> Ints:
+        """The rows of a step (the first is 0)."""
+        epoch, position = self.place(step)
+        return self.epoch(epoch)[position]
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch of a step and its position there."""
+        while not self._ends or self._ends[-1] <= step:
+            self._ends.append((self._ends[-1] if self._ends else 0) + len(self.epoch(len(self._ends))))
+        epoch = bisect_right(self._ends, step)
+        return epoch, step - (self._ends[epoch - 1] if epoch else 0)
+
+    def epoch(self, epoch: int) -> list[Ints]:
+        """The batches of an epoch in their order."""
+        if self._current[0] != epoch:
+            count = len(self.source_N)
+            row_N = np.argsort(
+                hash64(self.seed, ROW, epoch, np.arange(count, dtype=np.uint64)), kind="stable"
+            )
+            mean = float(np.maximum(self.source_N, self.target_N).mean())
+            size = max(1, round(POOL * self.budget / mean))
+            batches = [b for start in range(0, count, size) for b in self._cut(row_N[start : start + size])]
+            turn = np.argsort(
+                hash64(self.seed, BATCH, epoch, np.arange(len(batches), dtype=np.uint64)), kind="stable"
+            )
+            self._current = epoch, [batches[i] for i in turn]
+        return self._current[1]
+
+    def _cut(self, pool_N: Ints) -> Iterator[Ints]:
+        """A pool in batches of similar lengths on both sides, as large as the budget allows."""
+        by_target_N = pool_N[np.argsort(self.target_N[pool_N], kind="stable")]
+        strips = []
+        for number, strip_N in enumerate(np.array_split(by_target_N, min(STRIPS, len(pool_N)))):
+            sorted_N = strip_N[np.argsort(self.source_N[strip_N], kind="stable")]
+            # Up and down in turn, so that a batch across two strips has similar sources too.
+            strips.append(sorted_N[:: -1 if number % 2 else 1])
+        row_N = np.concatenate(strips)
+        length_N = np.maximum(self.source_N[row_N], self.target_N[row_N])
+        start, most = 0, self.budget // int(length_N.min()) + 1
+        while start < len(row_N):
+            window = length_N[start : start + most]
+            cost = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
+            stop = start + max(1, int(np.searchsorted(cost, self.budget, side="right")))
+            yield row_N[start:stop]
+            start = stop
+
+
+def micro_batches(rows: Ints, order: Order, budget: int) -> Iterator[Ints]:
+    """A batch in parts of at most `budget` tokens of either side, padding included."""
+    widest = int(max(order.source_N[rows].max(), order.target_N[rows].max()))
+    size = max(1, budget // widest)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
