@@ -29,7 +29,9 @@ from lineal.generate.between import (
 )
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
+from lineal.models.gating import Routes
 from lineal.models.layers import RMSNorm, SwiGLU
+from lineal.models.moe import Mixture
 from lineal.models.packed import Product
 
 FEW = 1
@@ -56,7 +58,9 @@ class FlatPass:
         self._steps_of_few = 0
 
     @torch.no_grad()
-    def __call__(self, token_N: Int[Tensor, " N"], cache: KeyValueCache, step: Step) -> Float[Tensor, "N D"]:
+    def __call__(
+        self, token_N: Int[Tensor, " N"], cache: KeyValueCache, step: Step, routes: Routes | None = None
+    ) -> Float[Tensor, "N D"]:
         """Read the tokens, store their keys and values in the cache, and give the hidden states."""
         rows = token_N.shape[0]
         if rows <= FEW:
@@ -79,7 +83,7 @@ class FlatPass:
                 view = CompiledRows(self._kernel, self.decoder, self._work, cache, where)
             added_ND = None
             for index, layer in enumerate(self._layers):
-                added_ND = layer(x_ND, added_ND, index, view)
+                added_ND = layer(x_ND, added_ND, index, view, routes)
             return torch.from_numpy(self._last(x_ND, added_ND, np.empty_like(x_ND)))
 
 
@@ -90,24 +94,29 @@ class _Layer:
         a, mlp, self.post = block.attention, block.mlp, block.post
         self.heads, self.kv_heads, self.head_width = a.heads, a.kv_heads, a.head_width
         self.attention_norm = norm_function(block.attention_norm, core, weighted=self.post)
-        self.mlp_norm = norm_function(block.mlp_norm, core, weighted=self.post)
+        self.mixture = mlp if isinstance(mlp, Mixture) else None
+        self.mlp_norm = norm_function(block.mlp_norm, core, weighted=self.post or self.mixture is not None)
         self.query_norm = None if a.query_norm is None else norm_function(a.query_norm)
         self.key_norm = norm_function(a.key_norm)
         self.gated = isinstance(mlp, SwiGLU)
         self.qkv = _Matrix(a.qkv, half, None if self.post else block.attention_norm)
         self.out = _Matrix(a.out, half)
+        self.matrices = [self.qkv, self.out]
+        if isinstance(mlp, Mixture):
+            return
         self.up = _Matrix(
             mlp.gate_up if isinstance(mlp, SwiGLU) else mlp.up, half, None if self.post else block.mlp_norm
         )
         self.down = _Matrix(mlp.down, half)
+        self.matrices += [self.up, self.down]
 
     def turn(self) -> None:
         """Lay all matrices out for steps of few rows."""
-        for matrix in (self.qkv, self.out, self.up, self.down):
+        for matrix in self.matrices:
             matrix.turn()
 
     def __call__(
-        self, x_ND: np.ndarray, added_ND: np.ndarray | None, index: int, view: Rows
+        self, x_ND: np.ndarray, added_ND: np.ndarray | None, index: int, view: Rows, routes: Routes | None
     ) -> np.ndarray | None:
         """Move the stream x (in place) to where this block leaves it, but for the part returned, still to be added.
 
@@ -116,11 +125,11 @@ class _Layer:
         h_ND = view.work.h_ND
         if self.post:
             self.attention_norm(x_ND, self._mix(x_ND, index, view), x_ND)
-            self.mlp_norm(x_ND, self._feed(x_ND, view), x_ND)
+            self.mlp_norm(x_ND, self._feed(x_ND, index, view, routes), x_ND)
             return None
         self.attention_norm(x_ND, added_ND, h_ND)
         self.mlp_norm(x_ND, self._mix(h_ND, index, view), h_ND)
-        return self._feed(h_ND, view)
+        return self._feed(h_ND, index, view, routes)
 
     def _mix(self, h_ND: np.ndarray, index: int, view: Rows) -> np.ndarray:
         heads, turned = self.heads, self.heads + self.kv_heads
@@ -133,7 +142,9 @@ class _Layer:
             self.key_norm(qkv_NHD[:, heads:turned], None, qkv_NHD[:, heads:turned])
         return self.out(view.mix(index, qkv_NHD), view.work.out_ND)
 
-    def _feed(self, h_ND: np.ndarray, view: Rows) -> np.ndarray:
+    def _feed(self, h_ND: np.ndarray, index: int, view: Rows, routes: Routes | None) -> np.ndarray:
+        if self.mixture is not None:
+            return self.mixture(torch.from_numpy(h_ND), routes, index).numpy()
         up_NI, inner_NI = self.up(h_ND, view.work.up), view.work.inner
         (view.gate if self.gated else view.gelu)(up_NI, inner_NI)
         return self.down(inner_NI, view.work.out_ND)

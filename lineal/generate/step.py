@@ -11,10 +11,14 @@ from lineal.generate.flat import FlatPass
 from lineal.models.attention import Attention
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
+from lineal.models.experts import Experts
+from lineal.models.gating import Gate, Routes
 from lineal.models.layers import GeluMLP, LayerNorm, RMSNorm, SwiGLU
+from lineal.models.moe import Mixture
 
-Pass = Callable[[Tensor, KeyValueCache, Step], Tensor]
-"""token_N, the cache and a step planned for one token of its first N slots -> hidden states [N, D]."""
+Pass = Callable[..., Tensor]
+"""token_N, the cache, a step planned for one token of its first N slots, and what mixtures of experts are told and tell
+-> hidden states [N, D]."""
 
 
 FLAT_PARAMETERS = 1 << 26
@@ -35,8 +39,8 @@ def one_token_pass(decoder: Decoder, half: bool = False) -> Pass:
     if small and plain and not torch.is_autocast_enabled("cpu"):
         return FlatPass(decoder, half)
 
-    def own_pass(token_N: Tensor, cache: KeyValueCache, step: Step) -> Tensor:
-        return decoder.forward_step(token_N[:, None], cache, step)[:, 0]
+    def own_pass(token_N: Tensor, cache: KeyValueCache, step: Step, routes: Routes | None = None) -> Tensor:
+        return decoder.forward_step(token_N[:, None], cache, step, routes)[:, 0]
 
     return own_pass
 
@@ -49,6 +53,9 @@ def _is_plain(decoder: Decoder) -> bool:
         Attention,
         SwiGLU,
         GeluMLP,
+        Mixture,
+        Gate,
+        Experts,
         RMSNorm,
         LayerNorm,
         nn.Linear,

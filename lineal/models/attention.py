@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lineal.models.cache import KeyValueCache, Rows, Step
+from lineal.models.gating import Routes
 from lineal.models.layers import RMSNorm, rotate
 from lineal.models.ragged import Ragged, attend_ragged
 
@@ -28,6 +29,7 @@ class View:
     mask: which keys each query sees, as SDPA takes it; None means causal (without a cache).
     cache, step: the memory of earlier tokens and where this pass stands in it.
     ragged: the rows of a flat run of tokens, when it is one.
+    routes: what mixtures of experts are told, and where they say which experts they took.
     """
 
     rotation: tuple[Tensor, Tensor] | None
@@ -35,6 +37,7 @@ class View:
     cache: KeyValueCache | None = None
     step: Step | None = None
     ragged: Ragged | None = None
+    routes: Routes | None = None
 
 
 class Attention(nn.Module):

@@ -117,6 +117,20 @@ class Noam:
 
 
 @dataclass(frozen=True)
+class InverseSquareRoot:
+    """1 after `warmup`, then sqrt(warmup / s) with s = step + 1, in proportion to s^-1/2  (Shazeer et al. 2017,
+    appendix C)."""
+
+    warmup: int = 1000
+
+    def __post_init__(self) -> None:
+        _check(None, self.warmup)
+
+    def __call__(self, step: int) -> float:
+        return _rise(step, self.warmup) if step < self.warmup else (max(1, self.warmup) / (step + 1)) ** 0.5
+
+
+@dataclass(frozen=True)
 class SlantedTriangular:
     """(1 + p (ratio - 1)) / ratio: a short rise and a long fall  (Howard and Ruder 2018, eq. 3).
 
@@ -147,7 +161,7 @@ class SlantedTriangular:
         return (1 + p * (self.ratio - 1)) / self.ratio
 
 
-SCHEDULES = ("constant", "linear", "cosine", "wsd")
+SCHEDULES = ("constant", "linear", "cosine", "wsd", "inverse_sqrt")
 """The names that `make_schedule` knows."""
 
 
@@ -161,6 +175,8 @@ def make_schedule(name: str, total: int, warmup: int = 0, floor: float = 0.0) ->
         return Cosine(total, warmup, floor)
     if name == "wsd":
         return WarmupStableDecay(total, min(total // 5, total - warmup), warmup, floor)
+    if name == "inverse_sqrt":
+        return InverseSquareRoot(warmup)
     near = difflib.get_close_matches(name, SCHEDULES, 1)
     hint = f"did you mean {near[0]}?" if near else f"use {', '.join(SCHEDULES)}."
     raise UsageError(f"there is no schedule called {name!r}: {hint}")

@@ -5,6 +5,7 @@ RECIPES = {
     "transformer": "lineal.recipes.transformer",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",
+    "moe": "lineal.recipes.moe",
     "reinforce": "lineal.recipes.reinforce",
     "rloo": "lineal.recipes.rloo",
     "trpo": "lineal.recipes.trpo",

@@ -11,6 +11,7 @@ from lineal.train.environment_options import (
     PolicyOptions,
     StepAlgorithmOptions,
 )
+from lineal.train.mixture_options import ExpertOptions, MixtureConfig
 from lineal.train.options import (
     AlgorithmOptions,
     DataOptions,
@@ -31,7 +32,9 @@ __all__ = [
     "EnvironmentConfig",
     "EnvironmentOptions",
     "EnvironmentRunOptions",
+    "ExpertOptions",
     "LanguageConfig",
+    "MixtureConfig",
     "ModelOptions",
     "OptimiserOptions",
     "Paper",

@@ -1,9 +1,10 @@
-"""The loop of pretrain and sft: next-token cross-entropy on packed text, or on completions only."""
+"""The loop of pretrain, sft and moe: next-token cross-entropy on packed text, or on completions only."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ from lineal.errors import DataError, UsageError
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group
+from lineal.objectives.balance import Balance
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
-from lineal.recipes.config import LanguageConfig
+from lineal.recipes.config import LanguageConfig, MixtureConfig
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import pack, split_stream
 from lineal.train.build import build_model
@@ -26,9 +28,10 @@ from lineal.train.data import read_documents
 from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
-from lineal.train.language import Text, gold_sheet, held_out_loss, pair_losses, text_losses
+from lineal.train.language import Reader, Text, gold_sheet, held_out_loss, pair_losses, text_losses
 from lineal.train.order import Order
 from lineal.train.progress import Progress
+from lineal.train.routing import Balanced
 from lineal.train.run import Run
 from lineal.train.score import Scoring
 from lineal.train.session import (
@@ -44,7 +47,11 @@ from lineal.train.session import (
     scheduled,
 )
 from lineal.train.sharding import refresh, spread, whole
+from lineal.train.specialists import specialists
 from lineal.train.tasks import build_scorer, longest_completion, read_task
+
+Config = LanguageConfig | MixtureConfig
+"""Of pretrain and sft, and of moe, which learns from plain text only."""
 
 EVAL_TOKENS = 1 << 17
 """Most validation tokens that an evaluation on the way reads; the final one reads all."""
@@ -60,16 +67,17 @@ class Pairs:
 
 @dataclass
 class Parts:
-    """What the loop works with."""
+    """What the loop works with; balance: the losses that keep the experts of a mixture in use."""
 
     data: Text | Pairs
-    decoder: Decoder
+    decoder: Reader
     tokenizer: Tokenizer
     optimiser: torch.optim.Optimizer
     scoring: Scoring
-    twin: Decoder | None = None
+    twin: Reader | None = None
+    balance: Balance | None = None
 
-    def actor(self) -> Decoder:
+    def actor(self) -> Reader:
         """The decoder as it samples and is measured: itself, or where it is sharded its whole copy, now up to date."""
         refresh(self.twin, self.decoder)
         return self.twin or self.decoder
@@ -77,7 +85,7 @@ class Parts:
 
 def plan(config: LanguageConfig) -> list[str]:
     """What a run would do, without doing it."""
-    task, documents, alphabet, context = _read(config)
+    task, documents, alphabet, context = read(config)
     decoder, tokenizer = build_model(config.model, alphabet, context, config.run.seed)
     size = sum(p.numel() for p in decoder.parameters())
     tokens = config.optimiser.batch_size * config.optimiser.block
@@ -98,10 +106,11 @@ def plan(config: LanguageConfig) -> list[str]:
 def run(config: LanguageConfig, run: Run) -> None:
     """Train a model on text or on pairs; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        _train(config, run, build(config, run, ranks), ranks)
+        train(config, run, build(config, run, ranks), ranks)
 
 
-def _train(config: LanguageConfig, run: Run, parts: Parts, ranks: Ranks) -> None:
+def train(config: Config, run: Run, parts: Parts, ranks: Ranks) -> None:
+    """All steps that are left to take, and the final model."""
     shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
     schedule = make_schedule(
         config.optimiser.schedule, config.run.steps, min(config.optimiser.warmup, config.run.steps), 0.1
@@ -134,20 +143,25 @@ def _train(config: LanguageConfig, run: Run, parts: Parts, ranks: Ranks) -> None
                 save(run, step, parts.decoder, {"policy": parts.optimiser}, state, ranks)
             if stop and not last:
                 run.exit()
+            done = step
             if last:
-                return _finish(config, run, parts, step)
-    return _finish(config, run, parts, done)
+                break
+    _finish(config, run, parts, done)
 
 
-def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]:
+def read(config: Config) -> tuple[TextTask | None, list[str], str, int]:
     """The task (sft) or the documents (pretrain), the alphabet, and the context a fresh model needs."""
     if config.data.prompt_field == "text":
         if config.data.data is None:
             raise UsageError(
-                "pretrain needs --data FILE: text to learn from (TXT, or rows with a column text)."
+                "this recipe needs --data FILE: text to learn from (TXT, or rows with a column text)."
             )
         documents = read_documents(config.data.data, on_bad_row=config.data.on_bad_row)
         return None, documents, "".join(sorted(set("".join(documents)))), config.optimiser.block
+    if isinstance(config, MixtureConfig):
+        raise UsageError(
+            f"--prompt-field {config.data.prompt_field}: moe learns from plain text, in the field text."
+        )
     task = read_task(config.data, config.model)
     if not any(example.completion for example in task.train):
         raise DataError(
@@ -159,11 +173,19 @@ def _read(config: LanguageConfig) -> tuple[TextTask | None, list[str], str, int]
     return task, [], task.alphabet, longest + 1
 
 
-def build(config: LanguageConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
+Make = Callable[[Any, str, int, int], tuple[Reader, Tokenizer]]
+"""(model options, alphabet, context, seed) -> a model and its tokenizer."""
+
+
+def build(config: Config, run: Run, ranks: Ranks = ALONE, make: Make = build_model) -> Parts:
     """Data, model and optimiser, placed on their device."""
-    task, documents, alphabet, context = _read(config)
-    decoder, tokenizer = build_model(config.model, alphabet, context, config.run.seed)
-    data = _pairs(config, task, tokenizer, ranks) if task is not None else _text(config, documents, tokenizer)
+    task, documents, alphabet, context = read(config)
+    decoder, tokenizer = make(config.model, alphabet, context, config.run.seed)
+    data: Text | Pairs
+    if task is None or isinstance(config, MixtureConfig):
+        data = text_of(config, documents, tokenizer)
+    else:
+        data = _pairs(config, task, tokenizer, ranks)
     tokens = config.optimiser.batch_size * (config.optimiser.block if task is None else 16)
     device = place(decoder, run, config.model, tokens, ranks)
     twin, options = spread(decoder, ranks, config.model.shard), config.optimiser
@@ -187,13 +209,15 @@ def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer, ranks: 
     return Pairs(task, source)
 
 
-def _text(config: LanguageConfig, documents: list[str], tokenizer: Tokenizer) -> Text:
+def text_of(config: Config, documents: list[str], tokenizer: Tokenizer) -> Text:
+    """The documents as one stream of tokens, its last part held out."""
     ids = [tokenizer.encode(document) for document in documents]
     stream_N = pack(ids, tokenizer.eos_id if len(ids) > 1 else None)
-    return Text(*split_stream(stream_N, config.data.held_out))
+    train_N, held_N = split_stream(stream_N, config.data.held_out)
+    return Text(train_N, held_N, len(tokenizer.decode(held_N[1:].tolist()).encode()))
 
 
-def train_step(config: LanguageConfig, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
+def train_step(config: Config, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
     """One optimiser step; returns its loss, gradient norm and tokens."""
     parts.decoder.train()
     ranks = parts.scoring.ranks
@@ -201,11 +225,14 @@ def train_step(config: LanguageConfig, parts: Parts, step: int, guard: Guard) ->
         # Dropout draws from torch's own generator: seeded by the step, so that a resumed run draws the same.
         torch.manual_seed(((config.run.seed << 32) + step) ^ (ranks.rank << 44))
     parts.optimiser.zero_grad(set_to_none=True)
+    balanced = None if parts.balance is None else Balanced(parts.balance, config.run.seed, step)
     if isinstance(parts.data, Text):
         losses = text_losses(
-            parts.decoder, parts.data, config.optimiser, parts.scoring, seed=config.run.seed, step=step
-        )
+            parts.decoder, parts.data, config.optimiser, parts.scoring,
+            seed=config.run.seed, step=step, balanced=balanced,
+        )  # fmt: skip
     else:
+        assert isinstance(parts.decoder, Decoder)
         index = parts.data.source.order.batch(step - 1, config.optimiser.batch_size)
         sheet = gold_sheet([parts.data.task.train[i] for i in index], parts.tokenizer, parts.decoder)
         losses = pair_losses(parts.decoder, sheet, parts.scoring)
@@ -221,40 +248,62 @@ def train_step(config: LanguageConfig, parts: Parts, step: int, guard: Guard) ->
     if guard.finite(size, loss=value):
         parts.optimiser.step()
     parts.decoder.eval()
-    return {"loss": value, "grad_norm": size, "tokens": float(sum(ranks.gather_json(tokens)))}
+    routing = {} if balanced is None else balanced.sums.metrics(ranks)
+    value -= routing.get("balance_loss", 0.0)
+    return {"loss": value, "grad_norm": size, "tokens": float(sum(ranks.gather_json(tokens))), **routing}
 
 
-def _check(config: LanguageConfig, parts: Parts, step: int, *, whole: bool) -> dict[str, float]:
+def _check(config: Config, parts: Parts, step: int, *, whole: bool) -> dict[str, float]:
     """Held-out figures: loss for text; accuracy for pairs (on validation prompts unless it is the final one)."""
     if isinstance(parts.data, Text):
-        return {
-            "eval/loss": held_out_loss(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
-        }
+        loss = held_out_loss(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
+        return {"eval/loss": loss, "eval/perplexity": perplexity(loss)}
     return _evaluation(config, parts, parts.data, step, whole).metrics()
 
 
-def _evaluation(config: LanguageConfig, parts: Parts, data: Pairs, step: int, whole: bool) -> Evaluation:
-    examples = evaluated(data.task, config.run, whole)
-    return evaluate(
-        parts.actor(), data.source, examples, samples=config.run.eval_samples, step=step, greedy=whole
-    )
+def _evaluation(config: Config, parts: Parts, data: Pairs, step: int, whole: bool) -> Evaluation:
+    examples, actor = evaluated(data.task, config.run, whole), parts.actor()
+    assert isinstance(actor, Decoder)
+    return evaluate(actor, data.source, examples, samples=config.run.eval_samples, step=step, greedy=whole)
 
 
-def _finish(config: LanguageConfig, run: Run, parts: Parts, step: int) -> None:
+def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
     ranks = parts.scoring.ranks
     if ranks.tell(run.final.exists()):
         return
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
-        loss = held_out_loss(parts.actor(), parts.data, parts.scoring)
-        run.log(step, {"eval/loss": loss, "eval/final": True})
-        note(f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {math.exp(loss):.2f}")
-        facts["held-out loss"] = f"{loss:.4f}"
+        facts |= _final_text(run, parts, parts.data, step)
+        for record in (
+            [] if parts.balance is None else specialists(parts.actor(), parts.data.held_N, parts.tokenizer)
+        ):
+            run.sample(step, record)
     else:
         found = _evaluation(config, parts, parts.data, step, whole=True)
         log_final(run, step, found)
         facts["held-out accuracy"] = f"{found.sampled:.3f}"
-    recipe = "pretrain" if isinstance(parts.data, Text) else "sft"
     decoder = parts.actor()
     if ranks.first:
-        finish(run, decoder, parts.tokenizer, model_card(recipe, decoder, facts))
+        finish(run, decoder, parts.tokenizer, model_card(run.config["recipe"], decoder, facts))
+
+
+def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]:
+    """The held-out figures of text, logged and said; returned as a model card states them."""
+    loss = held_out_loss(parts.actor(), text, parts.scoring)
+    bits = text.bits_per_byte(loss)
+    figures = {"eval/loss": loss, "eval/perplexity": perplexity(loss), "eval/bits_per_byte": bits}
+    run.log(step, {**figures, "eval/final": True})
+    note(
+        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity(loss):.2f}, "
+        f"{bits:.4f} bits a byte"
+    )
+    return {
+        "held-out loss": f"{loss:.4f}",
+        "perplexity": f"{perplexity(loss):.2f}",
+        "bits per byte": f"{bits:.4f}",
+    }
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), inf where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf

@@ -52,11 +52,16 @@ def build_model(options: ModelOptions, alphabet: str, context: int, seed: int) -
         folder = model_folder(options.model)
         decoder, _ = load_model(folder)
         return decoder, _tokenizer(options.tokenizer or str(folder), alphabet)
-    tokenizer = _tokenizer(options.tokenizer or "char", alphabet)
+    tokenizer = fresh_tokenizer(options, alphabet)
     config = fresh_config(options, tokenizer.vocab_size, options.context or context)
     decoder = Decoder(config)
     decoder.initialise(seed)
     return decoder, tokenizer
+
+
+def fresh_tokenizer(options: ModelOptions, alphabet: str) -> Tokenizer:
+    """The tokenizer of a fresh model: the one asked for, else one of the alphabet's characters."""
+    return _tokenizer(options.tokenizer or "char", alphabet)
 
 
 def _tokenizer(name: str, alphabet: str) -> Tokenizer:

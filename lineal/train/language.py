@@ -5,6 +5,7 @@ Each loss is a micro-batch's share of the mean over the whole batch, so shares a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,11 +16,14 @@ from torch import Tensor
 
 from lineal.environments.text import Example, encode_prompts
 from lineal.models.decoder import Decoder
+from lineal.models.gating import Routes
+from lineal.models.lstm import RecurrentModel
 from lineal.models.policy import ActorCritic
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import Blocks, random_blocks, sequential_blocks
 from lineal.train.collect import to_rollout
 from lineal.train.gathered import Gathered
+from lineal.train.routing import Balanced
 from lineal.train.score import Scoring, Sheet, Want, score, shared_micro_batches
 from lineal.types import Completion
 
@@ -27,26 +31,50 @@ if TYPE_CHECKING:
     from lineal.train.options import OptimiserOptions
 
 
+Reader = Decoder | RecurrentModel
+"""A model that reads blocks of text: hidden states of tokens, and scores of the next one from them."""
+
+
 @dataclass
 class Text:
-    """Plain text as two streams of token ids: to train on, and held out."""
+    """Plain text as two streams of token ids: to train on, and held out; and the bytes of what is held out."""
 
     train_N: Tensor
     held_N: Tensor
+    held_bytes: int = 0
+
+    def bits_per_byte(self, loss: float) -> float:
+        """loss * tokens / (bytes ln 2) of the held-out text: comparable between tokenizers."""
+        return loss * (len(self.held_N) - 1) / (max(1, self.held_bytes) * math.log(2))
 
 
 def text_losses(
-    decoder: Decoder, text: Text, options: OptimiserOptions, scoring: Scoring, *, seed: int, step: int
+    decoder: Reader,
+    text: Text,
+    options: OptimiserOptions,
+    scoring: Scoring,
+    *,
+    seed: int,
+    step: int,
+    balanced: Balanced | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
-    """Loss and tokens of each of this process's micro-batches of random blocks."""
+    """Loss and tokens of each of this process's micro-batches of random blocks.
+
+    balanced: the losses that keep the experts of a mixture in use, each over a micro-batch of all processes.
+    """
     rows, block, ranks = options.batch_size, options.block, scoring.ranks
     size = max(1, options.token_budget // block) * ranks.world
     for start in range(0, rows, size):
         mine = ranks.mine(range(start, min(rows, start + size)))
         # A process without rows makes the pass for nothing, because under FSDP2 it is a collective.
         blocks = random_blocks(text.train_N, block, mine or range(1), seed=seed, step=step)
-        loss = _block_loss(decoder, scoring, blocks) / (rows * block)
-        yield loss if mine else 0 * loss, len(mine) * block
+        routes = None if balanced is None else balanced.routes(mine or range(1), block, decoder.device)
+        loss = _block_loss(decoder, scoring, blocks, routes) / (rows * block)
+        loss = loss if mine else 0 * loss
+        if balanced is not None and routes is not None:
+            share = min(size, rows - start) / rows
+            loss = loss + balanced.loss(routes, ranks, share, counts=bool(mine))
+        yield loss, len(mine) * block
 
 
 def pair_losses(decoder: Decoder, sheet: Sheet, scoring: Scoring) -> Iterator[tuple[Tensor, int]]:
@@ -72,7 +100,7 @@ def gold_sheet(examples: Sequence[Example], tokenizer: Tokenizer, decoder: Decod
 
 
 @torch.no_grad()
-def held_out_loss(decoder: Decoder, text: Text, scoring: Scoring, most: int = 0) -> float:
+def held_out_loss(decoder: Reader, text: Text, scoring: Scoring, most: int = 0) -> float:
     """Mean cross-entropy over the held-out stream (its first `most` tokens; 0: all), every token once."""
     decoder.eval()
     ranks = scoring.ranks
@@ -86,11 +114,11 @@ def held_out_loss(decoder: Decoder, text: Text, scoring: Scoring, most: int = 0)
     return sum(totals) / max(1.0, sum(counts))
 
 
-def _block_loss(decoder: Decoder, scoring: Scoring, blocks: Blocks) -> Tensor:
+def _block_loss(decoder: Reader, scoring: Scoring, blocks: Blocks, routes: Routes | None = None) -> Tensor:
     """Summed cross-entropy of the blocks' counted targets."""
     device = decoder.device
     with scoring.precision(device):
-        hidden_BTD = decoder(blocks.input_BT.to(device))
+        hidden_BTD = decoder(blocks.input_BT.to(device), routes=routes)
         logits_NV = decoder.logits(hidden_BTD.flatten(0, 1))
     target_N = blocks.target_BT.masked_fill(~blocks.mask_BT, -100).flatten().to(device)
     return F.cross_entropy(

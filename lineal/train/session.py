@@ -14,6 +14,8 @@ from lineal.environments.text import Example, TextTask
 from lineal.errors import CheckpointError, RunError
 from lineal.models.decoder import Decoder
 from lineal.models.hf import save_model
+from lineal.models.hf.recurrent import save_recurrent
+from lineal.models.lstm import RecurrentModel
 from lineal.optim.groups import set_learning_rate
 from lineal.optim.schedules import Schedule
 from lineal.tokenizers import Tokenizer
@@ -28,7 +30,9 @@ from lineal.train.sharding import alike, gathered, settle, spread_state
 Optimisers = Mapping[str, torch.optim.Optimizer]
 
 
-def place(module: Decoder, run: Run, options: Any, tokens: int, ranks: Ranks = ALONE) -> Device:
+def place(
+    module: Decoder | RecurrentModel, run: Run, options: Any, tokens: int, ranks: Ranks = ALONE
+) -> Device:
     """Choose (or, on resume, reuse) device, dtype and threads, and put the module there.
 
     options: the recipe's ModelOptions. tokens: how many tokens one micro-batch holds, for the probe. ranks: the first
@@ -119,20 +123,22 @@ def log_final(run: Run, step: int, found: Evaluation) -> None:
     note(f"step {step}: {found.line()}")
 
 
-def finish(run: Run, decoder: Decoder, tokenizer: Tokenizer, card: str) -> None:
+def finish(run: Run, decoder: Decoder | RecurrentModel, tokenizer: Tokenizer, card: str) -> None:
     """Write `final/`: the model in the Hugging Face layout, its tokenizer, and a model card."""
     with run.final_folder() as folder:
-        save_model(decoder, folder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
+        write = save_recurrent if isinstance(decoder, RecurrentModel) else save_model
+        write(decoder, folder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)  # type: ignore[arg-type]
         tokenizer.save(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(recipe: str, decoder: Decoder, facts: Mapping[str, Any]) -> str:
+def model_card(recipe: str, decoder: Decoder | RecurrentModel, facts: Mapping[str, Any]) -> str:
     """A model card with the front matter that hubs read."""
+    library = "lineal" if decoder.config.layout.startswith("lineal") else "transformers"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     size = sum(parameter.numel() for parameter in decoder.parameters())
     return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [lineal, {recipe}]\n---\n"
+        f"---\nlibrary_name: {library}\npipeline_tag: text-generation\ntags: [lineal, {recipe}]\n---\n"
         f"# A {decoder.config.layout} model trained by `lineal run {recipe}`\n\n{size:,} parameters.\n\n"
         f"| fact | value |\n|---|---|\n{rows}\n"
     )

@@ -14,6 +14,7 @@ from lineal.errors import RunError
 from lineal.train.files import replace_file
 from lineal.train.progress import show_seconds
 from lineal.web.diagnose import diagnose
+from lineal.web.experts import experts_section
 from lineal.web.page import escape, page, show, table
 from lineal.web.panels import charts
 from lineal.web.read import RunView, find_runs, read_run
@@ -48,6 +49,7 @@ def render(run: RunView) -> str:
         *(reversed(middle) if _stuck(run) else middle),
         _formula(run),
         samples_section(run),
+        experts_section(run),
         _options(run),
         _next(run),
         '<footer class="soft">Written by lineal; no script, no network.</footer>',
@@ -84,7 +86,11 @@ RETURNS = (
     ("return_100", "return, last 100 episodes"),
     ("true_return", "true return, last iteration"),
 )
-LOSSES = (("eval/loss", "validation loss"), ("loss", "training loss"))
+LOSSES = (
+    ("eval/perplexity", "validation perplexity"),
+    ("eval/loss", "validation loss"),
+    ("loss", "training loss"),
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,8 @@ def _stuck(run: RunView) -> bool:
     if first.start is None:
         return False
     error = run.last("eval/error") or 0.0
-    gain = first.start - first.end if "loss" in first.label else first.end - first.start
+    lower = "loss" in first.label or "perplexity" in first.label
+    gain = first.start - first.end if lower else first.end - first.start
     noise = 2 * math.sqrt(2) * error if "accuracy" in first.label else 0.0
     return gain <= max(0.01 * abs(first.start), noise)
 
@@ -312,7 +319,7 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
         commands.append(
             (f"lineal generate {path} --prompt {shlex.quote(prompt)}", "sample from the trained model")
         )
-    if run.recipe != "pretrain":
+    if run.recipe not in ("pretrain", "moe"):
         commands.append((f"lineal eval {path} --samples 8", "pass@1 and pass@8 on the held-out prompts"))
         further = f"lineal run dapo --model {path}{_same_task(run)}{_gentle_rate(run)}"
         commands.append((further, "train it further, with another algorithm"))

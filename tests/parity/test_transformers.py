@@ -45,6 +45,15 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+MIXTRAL = {**ROTARY, "num_local_experts": 5, "num_experts_per_tok": 2}
+QWEN_MOE = {
+    **ROTARY,
+    "head_dim": 12,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "norm_topk_prob": True,
+}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt1": ("OpenAIGPTConfig", "OpenAIGPTLMHeadModel", GPT),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT),
@@ -57,6 +66,19 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", ROTARY),
     "qwen2 tied": ("Qwen2Config", "Qwen2ForCausalLM", {**ROTARY, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**ROTARY, "head_dim": 12}),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", MIXTRAL),
+    "mixtral tied": ("MixtralConfig", "MixtralForCausalLM", {**MIXTRAL, "tie_word_embeddings": True}),
+    "qwen3 moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", QWEN_MOE),
+    "qwen3 moe, weights of all": (
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        {**QWEN_MOE, "norm_topk_prob": False},
+    ),
+    "qwen3 moe, every other layer": (
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        {**QWEN_MOE, "decoder_sparse_step": 2, "mlp_only_layers": [0]},
+    ),
 }
 
 

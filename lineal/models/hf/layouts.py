@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lineal.errors import ModelError
 from lineal.models.decoder import DecoderConfig
-from lineal.models.hf.maps import GPT1, GPT2, LLAMA, Table
+from lineal.models.gating import ExpertsConfig
+from lineal.models.hf.maps import GPT1, GPT2, LINEAL_MOE, LLAMA, MIXTRAL, QWEN3_MOE, Table
 from lineal.models.layers import RopeScaling
 
 
@@ -130,7 +131,50 @@ def _read_qwen3(config: dict[str, Any]) -> DecoderConfig:
     return _read_rotary(config, "qwen3", qkv_bias=bias, out_bias=bias, qk_norm=True)
 
 
-def _read_rotary(config: dict[str, Any], layout: str, **flags: bool) -> DecoderConfig:
+def _read_mixtral(config: dict[str, Any]) -> DecoderConfig:
+    _need(config, "sliding_window", (None,), None)
+    config = {
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        **config,
+    }
+    experts = ExpertsConfig(
+        config["num_local_experts"], config["num_experts_per_tok"], _get(config, "intermediate_size")
+    )
+    return _read_rotary(config, "mixtral", experts=experts)
+
+
+def _read_qwen3_moe(config: dict[str, Any]) -> DecoderConfig:
+    _need(config, "use_sliding_window", (False,), False)
+    # Older files say num_experts, newer ones num_local_experts.
+    count = config.get("num_experts") or config.get("num_local_experts") or 128
+    step, plain = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+    layers = range(_get(config, "num_hidden_layers"))
+    experts = ExpertsConfig(
+        count,
+        config.get("num_experts_per_tok", 8),
+        config.get("moe_intermediate_size", 768),
+        renormalise=config.get("norm_topk_prob", False),
+        dense=tuple(i for i in layers if i in plain or (i + 1) % step),
+    )
+    bias = config.get("attention_bias", False)
+    return _read_rotary(config, "qwen3_moe", qkv_bias=bias, out_bias=bias, qk_norm=True, experts=experts)
+
+
+def _read_lineal_moe(config: dict[str, Any]) -> DecoderConfig:
+    saved = _get(config, "experts")
+    unknown = set(saved) - {field.name for field in fields(ExpertsConfig)}
+    if unknown:
+        raise ModelError(
+            f"config.json describes experts by {sorted(unknown)}, which this version does not have."
+        )
+    experts = ExpertsConfig(**{**saved, "dense": tuple(saved.get("dense", ()))})
+    return _read_rotary(config, "lineal_moe", experts=experts)
+
+
+def _read_rotary(config: dict[str, Any], layout: str, **flags: Any) -> DecoderConfig:
     _need(config, "hidden_act", ("silu",), "silu")
     width, heads = _get(config, "hidden_size"), _get(config, "num_attention_heads")
     theta, scaling = _read_rope(config)
@@ -149,7 +193,7 @@ def _read_rotary(config: dict[str, Any], layout: str, **flags: bool) -> DecoderC
         rope_scaling=scaling,
         dropout=config.get("attention_dropout", 0.0),
         layout=layout,
-        **flags,  # type: ignore[arg-type]
+        **flags,
     )
 
 
@@ -221,10 +265,45 @@ def _write_qwen3(config: DecoderConfig) -> dict[str, Any]:
     return {**_write_rotary(config), "attention_bias": config.out_bias}
 
 
+def _write_mixtral(config: DecoderConfig) -> dict[str, Any]:
+    experts = config.experts
+    assert experts is not None
+    return {
+        **_write_rotary(config),
+        "intermediate_size": experts.inner,
+        "num_local_experts": experts.count,
+        "num_experts_per_tok": experts.active,
+        "sliding_window": None,
+    }
+
+
+def _write_qwen3_moe(config: DecoderConfig) -> dict[str, Any]:
+    experts = config.experts
+    assert experts is not None
+    return {
+        **_write_rotary(config),
+        "attention_bias": config.out_bias,
+        "num_experts": experts.count,
+        "num_experts_per_tok": experts.active,
+        "moe_intermediate_size": experts.inner,
+        "norm_topk_prob": experts.renormalise,
+        "mlp_only_layers": list(experts.dense),
+        "decoder_sparse_step": 1,
+    }
+
+
+def _write_lineal_moe(config: DecoderConfig) -> dict[str, Any]:
+    assert config.experts is not None
+    return {**_write_rotary(config), "experts": asdict(config.experts)}
+
+
 LAYOUTS: dict[str, Layout] = {
     "llama": Layout("LlamaForCausalLM", LLAMA, _read_llama, _write_llama),
     "qwen2": Layout("Qwen2ForCausalLM", LLAMA, _read_qwen2, _write_rotary),
     "qwen3": Layout("Qwen3ForCausalLM", LLAMA, _read_qwen3, _write_qwen3),
+    "mixtral": Layout("MixtralForCausalLM", MIXTRAL, _read_mixtral, _write_mixtral),
+    "qwen3_moe": Layout("Qwen3MoeForCausalLM", QWEN3_MOE, _read_qwen3_moe, _write_qwen3_moe),
+    "lineal_moe": Layout("LinealMoeForCausalLM", LINEAL_MOE, _read_lineal_moe, _write_lineal_moe),
     "gpt2": Layout("GPT2LMHeadModel", GPT2, _read_gpt2, _write_gpt2),
     "openai-gpt": Layout("OpenAIGPTLMHeadModel", GPT1, _read_gpt1, _write_gpt1),
 }

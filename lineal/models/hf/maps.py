@@ -1,7 +1,8 @@
 """Which tensor of a Hugging Face file is which of ours: tables, read in both directions.
 
 A row pairs one of our parameters with the tensors that stand for it in the file, stacked along the first axis.
-`{i}` is the layer. A table lists all that a family may have; rows whose parameter a model lacks do not apply.
+`{i}` is the layer, `{e}` an expert: ours are stacked along a new first axis. A table lists all that a family may have;
+rows whose parameter a model lacks do not apply.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ class Row:
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
+
+    @property
+    def per_expert(self) -> bool:
+        """Whether the file has each expert by itself."""
+        return "{e}" in self.theirs[0]
+
+    def names(self, expert: int) -> tuple[str, ...]:
+        """The file's names, of one expert where it has each by itself."""
+        return tuple(name.replace("{e}", str(expert)) for name in self.theirs)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,46 @@ LLAMA = Table(
     r"rotary_emb\.inv_freq$",
 )
 
+_MIX, _EXPERTS = "blocks.{i}.mlp.", "blocks.{i}.mlp.experts."
+_SPARSE = _LAYER + "block_sparse_moe."
+MIXTRAL = Table(
+    LLAMA.prefix,
+    (
+        *LLAMA.rows,
+        Row(_MIX + "gate.weight", (_SPARSE + "gate.weight",)),
+        Row(_EXPERTS + "up", (_SPARSE + "experts.{e}.w1.weight", _SPARSE + "experts.{e}.w3.weight")),
+        Row(_EXPERTS + "down", (_SPARSE + "experts.{e}.w2.weight",)),
+    ),
+    LLAMA.ignored,
+)
+"""Noise belongs to training: a noisy gate is written without it."""
+
+_QWEN = _LAYER + "mlp.experts.{e}."
+QWEN3_MOE = Table(
+    LLAMA.prefix,
+    (
+        *LLAMA.rows,
+        Row(_MIX + "gate.weight", (_LAYER + "mlp.gate.weight",)),
+        Row(_EXPERTS + "up", (_QWEN + "gate_proj.weight", _QWEN + "up_proj.weight")),
+        Row(_EXPERTS + "down", (_QWEN + "down_proj.weight",)),
+    ),
+    LLAMA.ignored,
+)
+
+LINEAL_MOE = Table(
+    LLAMA.prefix,
+    (
+        *LLAMA.rows,
+        *(
+            Row(_MIX + name, (_LAYER + "mlp." + name,))
+            for name in ("gate.weight", "gate.noise", "inner_gate.weight", "inner_gate.noise")
+        ),
+        *(Row(_EXPERTS + name, (_LAYER + "mlp.experts." + name,)) for name in ("up", "down")),
+    ),
+    LLAMA.ignored,
+)
+"""Mixtures that no architecture of transformers can hold: noise, two levels, ReLU experts."""
+
 
 def rows_of(table: Table, config: DecoderConfig) -> Iterator[tuple[Row, tuple[int, ...]]]:
     """The rows that apply to a model of this shape, layers filled in, each with its parameter's shape."""
@@ -126,11 +176,14 @@ def to_ours(
         found = {name if name.startswith("lm_head.") else table.prefix + name: t for name, t in found.items()}
     ours: dict[str, Tensor] = {}
     for row, shape in rows_of(table, config):
-        missing = [name for name in row.theirs if name not in found]
+        experts = range(shape[0] if row.per_expert else 1)
+        missing = [name for e in experts for name in row.names(e) if name not in found]
         if missing:
             raise ModelError(f"{where} lacks the tensor {missing[0]} that its config.json implies.")
-        parts = [found.pop(name) for name in row.theirs]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        wholes = [_joined([found.pop(name) for name in row.names(e)]) for e in experts]
+        if len({tuple(part.shape) for part in wholes}) > 1:
+            raise ModelError(f"{where}: the experts of {row.names(0)[0]} are not all of one shape.")
+        whole = torch.stack(wholes) if row.per_expert else wholes[0]
         whole = whole.t() if row.transposed else whole
         if tuple(whole.shape) != shape:
             raise ModelError(
@@ -148,17 +201,22 @@ def to_ours(
     return ours
 
 
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
 def to_theirs(table: Table, config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors from our parameters; tied weights appear once."""
     theirs: dict[str, Tensor] = {}
-    for row, shape in rows_of(table, config):
+    for row, _ in rows_of(table, config):
         whole = tensors[row.ours].t() if row.transposed else tensors[row.ours]
-        if len(row.theirs) == 1:
-            parts: tuple[Tensor, ...] = (whole,)
-        elif len(row.theirs) == 3:
-            query, key = config.heads * config.head_width, config.kv_heads * config.head_width
-            parts = whole.split((query, key, key))
-        else:
-            parts = whole.split(shape[0] // len(row.theirs))
-        theirs.update(zip(row.theirs, parts, strict=True))
+        for expert, own in enumerate(whole.unbind(0) if row.per_expert else (whole,)):
+            if len(row.theirs) == 1:
+                parts: tuple[Tensor, ...] = (own,)
+            elif len(row.theirs) == 3:
+                query, key = config.heads * config.head_width, config.kv_heads * config.head_width
+                parts = own.split((query, key, key))
+            else:
+                parts = own.split(len(own) // len(row.theirs))
+            theirs.update(zip(row.names(expert), parts, strict=True))
     return theirs

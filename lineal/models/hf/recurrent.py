@@ -1,0 +1,60 @@
+"""The folder of a recurrent language model: config.json and model.safetensors under our own names, for no other library
+has its architecture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+
+from lineal.errors import LinealError, ModelError
+from lineal.models.gating import ExpertsConfig
+from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.lstm import LSTMConfig, RecurrentModel
+
+ARCHITECTURE = "LinealLSTMForCausalLM"
+
+
+def is_recurrent(folder: str | Path) -> bool:
+    """Whether a folder holds such a model."""
+    return read_json(Path(folder) / "config.json").get("model_type") == "lineal_lstm"
+
+
+def save_recurrent(model: RecurrentModel, folder: str | Path, **ids: int | None) -> None:
+    """Write the folder; ids: eos_id, pad_id and bos_id of the tokenizer."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, dict(model.named_parameters()))
+    shape = {name: value for name, value in asdict(model.config).items() if name != "layout"}
+    named = {f"{name.removesuffix('_id')}_token_id": value for name, value in ids.items()}
+    kind = {"model_type": "lineal_lstm", "architectures": [ARCHITECTURE]}
+    write_json(folder / "config.json", {**shape, **named, **kind})
+
+
+def load_recurrent(folder: str | Path) -> RecurrentModel:
+    """The model of a folder, in eval mode; ModelError names the file and what is wrong with it."""
+    folder = Path(folder)
+    content, path = read_json(folder / "config.json"), folder / "config.json"
+    shape = {f.name: content[f.name] for f in fields(LSTMConfig) if f.name in content}
+    try:
+        if shape.get("experts"):
+            experts = {**shape["experts"], "dense": tuple(shape["experts"].get("dense", ()))}
+            shape["experts"] = ExpertsConfig(**experts)
+        model = RecurrentModel(LSTMConfig(**shape))
+    except LinealError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path} holds a value that makes no model ({error!r}).") from error
+    tensors = read_tensors(folder)
+    present = dict(model.named_parameters())
+    for name in sorted({*tensors, *present}):
+        shapes = [tuple(part[name].shape) if name in part else "absent" for part in (tensors, present)]
+        if shapes[0] != shapes[1]:
+            raise ModelError(
+                f"{folder}: {name} is {shapes[0]} in the file, and config.json implies {shapes[1]}."
+            )
+    with torch.no_grad():
+        for name, parameter in present.items():
+            parameter.copy_(tensors[name])
+    return model.eval()
