@@ -31,7 +31,7 @@ class Command:
 COMMANDS = {
     "run": Command("run RECIPE [--option value ...]", "train or post-train", "lineal.cli_runs:run"),
     "resume": Command("resume RUN", "go on with an interrupted run, bit for bit", "lineal.cli_runs:resume"),
-    "generate": Command("generate MODEL --prompt TEXT", "sample completions", "lineal.cli_models:generate"),
+    "generate": Command("generate MODEL --prompt TEXT", "sample completions", "lineal.cli_generate:generate"),
     "translate": Command(
         "translate MODEL < FILE", "translate sentences, one a line", "lineal.cli_translate:translate"
     ),
