@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -71,21 +70,6 @@ class TransformerConfig:
 
 ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "silu": nn.functional.silu}
 """Of the feed-forward layers, by name; the paper's is relu."""
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 64, "inner": 128, "heads": 4, "encoder_layers": 2, "decoder_layers": 2},
-    "multi30k": {
-        "width": 128,
-        "inner": 256,
-        "heads": 4,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "dropout": 0.3,
-    },
-    "base": {},
-    "big": {"width": 1024, "inner": 4096, "heads": 16, "dropout": 0.3},
-}
-"""Sizes by name: for tests, for Multi30k, and the paper's two."""
 
 
 def sinusoid(count: int, width: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "T D"]:

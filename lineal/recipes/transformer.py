@@ -30,8 +30,8 @@ ESSENTIAL = (
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "schedule": "linear", "learning_rate": 3e-3, "warmup": 50, "batch_tokens": 1024, "steps": 300, "dropout": 0.0,
-        "snapshot_every": 10, "average": 3,
+        "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0, "schedule": "linear", "learning_rate": 4e-3, "warmup": 50,
+        "batch_tokens": 512, "steps": 400, "snapshot_every": 10, "average": 3, "eval_every": 200,
     },
     "multi30k": {
         "encoder_layers": 4, "decoder_layers": 4, "width": 128, "inner": 256, "heads": 4, "dropout": 0.3,

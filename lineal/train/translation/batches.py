@@ -34,7 +34,7 @@ class Encoded:
     """Pairs as ids, each side ending in the end token; short numbers in one array each.
 
     source_N, target_N: all ids. source_at, target_at: where each row begins, and the end. bytes: of the targets' text.
-    dropped: pairs left out, by reason.
+    dropped: pairs left out, by reason. rows: which of the pairs are here.
     """
 
     source_N: NDArray[np.int32]
@@ -43,6 +43,7 @@ class Encoded:
     target_at: Ints
     bytes: int
     dropped: dict[str, int]
+    rows: list[int]
 
     def __len__(self) -> int:
         return len(self.source_at) - 1
@@ -61,8 +62,8 @@ def encode(
 ) -> Encoded:
     """All pairs as ids. longest, ratio: leave out pairs with a longer side, or with sides of so different length."""
     sides: tuple[list[list[int]], list[list[int]]] = [], []
-    dropped, size = {**pairs.dropped, "too long": 0, "ratio": 0}, 0
-    for texts in zip(pairs.sources, pairs.targets, strict=True):
+    dropped, size, rows = {**pairs.dropped, "too long": 0, "ratio": 0}, 0, []
+    for row, texts in enumerate(zip(pairs.sources, pairs.targets, strict=True)):
         source, target = ([*tokenizer.encode(text), end] for text in texts)
         lengths = len(source) - 1, len(target) - 1
         if longest is not None and max(lengths) > longest:
@@ -73,14 +74,15 @@ def encode(
             sides[0].append(source)
             sides[1].append(target)
             size += len(texts[1].encode())
+            rows.append(row)
     if not sides[0]:
         raise UsageError(
             f"{pairs.name}: of {len(pairs):,} pairs none is left after cleaning ({dropped['too long']:,} too long, "
             f"{dropped['ratio']:,} of unequal length): raise --max-tokens or --max-ratio."
         )
-    flat = [np.fromiter((i for row in side for i in row), dtype=np.int32) for side in sides]
+    flat = [np.fromiter((i for ids in side for i in ids), dtype=np.int32) for side in sides]
     at = [np.cumsum([0, *map(len, side)], dtype=np.int64) for side in sides]
-    return Encoded(flat[0], flat[1], at[0], at[1], size, dropped)
+    return Encoded(flat[0], flat[1], at[0], at[1], size, dropped, rows)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ class TransformerOptions:
 
     preset: str = "tiny"
     """tiny, multi30k, base or big: the shape, and the batches, rates and steps that go with it."""
-    encoder_layers: int = 2
+    encoder_layers: int = 1
     """Layers of the encoder."""
-    decoder_layers: int = 2
+    decoder_layers: int = 1
     """Layers of the decoder."""
     width: int = 64
     """Width of the model."""
@@ -87,16 +87,6 @@ class PairOptions:
 
     def __post_init__(self) -> None:
         at_least(self, held_out=0, max_tokens=1, max_ratio=1, limit=0, vocab_size=8)
-        for one, other in (
-            ("source_file", "target_file"),
-            ("valid_source", "valid_target"),
-            ("test_source", "test_target"),
-        ):
-            if (getattr(self, one) is None) != (getattr(self, other) is None):
-                names = ["--" + name.replace("_", "-") for name in (one, other)]
-                raise UsageError(f"{' and '.join(names)} belong together: give both.")
-        if self.pairs is not None and self.source_file is not None:
-            raise UsageError("--pairs and --source-file are two ways to say the same: give one of them.")
         if not self.held_out < 1:
             raise UsageError(
                 f"--held-out {self.held_out:g}: nothing would be left to train on; it must be below 1."

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lineal.errors import DataError, UsageError
 from lineal.train.console import clean, warn
 from lineal.train.data import map_fields, read_rows
 from lineal.train.formats import strip_gz, text_lines
-from lineal.train.order import Order
+from lineal.train.order import Order, hash64
 from lineal.train.strict_json import Bad
 
 if TYPE_CHECKING:
     from lineal.train.translation.options import PairOptions
 
 MOST_HELD_OUT = 2000
+LETTERS = "abcdefghij"
+COPIES = int.from_bytes(b"copies")
+"""Sets the hashes of the made-up task apart."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run learns from, what it is watched by, and what it is judged by at the end."""
+    """What a run learns from, what it is watched by, and what it is judged by at the end.
+
+    split: validation pairs were taken out of the training pairs, and are cleaned as those are.
+    """
 
     train: Pairs
     valid: Pairs
     test: Pairs
+    split: bool = False
 
 
 def read_corpus(options: PairOptions, seed: int) -> Corpus:
@@ -57,6 +66,7 @@ def read_corpus(options: PairOptions, seed: int) -> Corpus:
     Validation pairs are taken out of the training pairs where they have no files of their own; a function of the seed.
     Raises DataError with file:line, UsageError for a split that leaves nothing.
     """
+    _together(options)
     given = options.source_file or options.pairs
     if given is None:
         if options.valid_source or options.test_source:
@@ -78,7 +88,18 @@ def read_corpus(options: PairOptions, seed: int) -> Corpus:
     test = (
         read_aligned(options.test_source, str(options.test_target), "error") if options.test_source else valid
     )
-    return Corpus(train, valid, test)
+    return Corpus(train, valid, test, split=not options.valid_source)
+
+
+def _together(options: PairOptions) -> None:
+    """Refuse half of a pair of files, and two ways to say the same."""
+    for side in ("source_file", "valid_source", "test_source"):
+        other = side.replace("source", "target")
+        if (getattr(options, side) is None) != (getattr(options, other) is None):
+            names = ["--" + name.replace("_", "-") for name in (side, other)]
+            raise UsageError(f"{' and '.join(names)} belong together: give both.")
+    if options.pairs is not None and options.source_file is not None:
+        raise UsageError("--pairs and --source-file are two ways to say the same: give one of them.")
 
 
 def read_aligned(source: str, target: str, on_bad_row: str = "error", limit: int = 0) -> Pairs:
@@ -192,17 +213,14 @@ def held_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     )
 
 
-def copy_task(seed: int, count: int = 2000, words: Sequence[str] = tuple("abcdefghij")) -> Corpus:
+def copy_task(seed: int, count: int = 8000) -> Corpus:
     """A made-up task that is learned in seconds: the target is the source, 3 to 10 letters."""
-
-    def sentence(number: int) -> str:
-        draws = Order(1 << 20, seed).items(12 * number, 12)
-        return " ".join(words[draw % len(words)] for draw in draws[: 3 + draws[11] % 8])
-
-    def some(numbers: Iterator[int], name: str) -> Pairs:
-        texts = [sentence(number) for number in numbers]
-        return Pairs(texts, list(texts), name)
-
-    train = some(iter(range(count)), "the copy task")
-    valid = some(iter(range(count, count + 100)), "the copy task, held out")
+    draw_NK = hash64(seed, COPIES, np.arange((count + 100) * 11, dtype=np.uint64)).reshape(-1, 11)
+    letter_NK, length_N = (
+        (draw_NK[:, 1:] % np.uint64(10)).tolist(),
+        (3 + draw_NK[:, 0] % np.uint64(8)).tolist(),
+    )
+    texts = [" ".join(LETTERS[i] for i in row[:n]) for row, n in zip(letter_NK, length_N, strict=True)]
+    train = Pairs(texts[:count], texts[:count], "the copy task")
+    valid = Pairs(texts[count:], texts[count:], "the copy task, held out")
     return Corpus(train, valid, valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lineal.errors import UsageError
 from lineal.generate.beam import BeamSearch
@@ -37,10 +37,17 @@ def make_task(options: PairOptions, corpus: Corpus, tokenizer: Tokenizer, contex
     """Encode a corpus; what was left out is said by name."""
     ids = ids_of(tokenizer)
     longest = min(options.max_tokens, context - 1)
-    train = encode(corpus.train, tokenizer, ids.end, longest=longest, ratio=options.max_ratio)
-    valid = encode(corpus.valid, tokenizer, ids.end, longest=context - 1)
-    kept, left = len(train), said(train.dropped)
-    note(f"{corpus.train.name}: {kept:,} pairs" + (f", left out: {left}" if left else ""))
+    wanted = {"longest": longest, "ratio": options.max_ratio}
+    train = encode(corpus.train, tokenizer, ids.end, **wanted)
+    left = train.dropped
+    if corpus.split:
+        valid = encode(corpus.valid, tokenizer, ids.end, **wanted)
+        left = {reason: count + valid.dropped.get(reason, 0) for reason, count in left.items()}
+        kept = corpus.valid.part(valid.rows, corpus.valid.name)
+        corpus = replace(corpus, valid=kept, test=kept if corpus.test is corpus.valid else corpus.test)
+    else:
+        valid = encode(corpus.valid, tokenizer, ids.end, longest=context - 1)
+    note(f"{corpus.train.name}: {len(train):,} pairs" + (f", left out: {said(left)}" if said(left) else ""))
     unknown = unknown_tokens(train, tokenizer)
     if unknown:
         warn(f"{unknown:,} training tokens are unknown to the vocabulary; they become <unk>.")
