@@ -6,7 +6,7 @@ H heads, L layers, G group, P prompts, N free (a flattened or unnamed axis).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,11 +21,14 @@ class Completion:
     ids: token ids, the end-of-text token included when it was sampled.
     logp: log-probability of each id under the policy that sampled it (`behaviour_logp`), at its temperature.
     finish: "stop" (end-of-text, a stop id or a stop string: *terminated*) or "length" (the cap: *truncated*).
+    route_NLK: of a mixture of experts, when asked for: the experts that the prompt's tokens and these but the last went
+    to, [tokens, mixture layers, k].
     """
 
     ids: tuple[int, ...]
     logp: tuple[float, ...]
     finish: str
+    route_NLK: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Rollout:
     reference_logp_BT: log-probability under the frozen reference policy.
     value_BT, next_value_BT: the critic's value before each step, and after it (before any reset).
     prompts: for text, the P prompts as token ids; row b answers prompts[group_B[b]].
+    route_BTLK: of a mixture of experts, those that each token went to when it was sampled, by mixture layer; -1 where it
+    was not read (the last one). prompt_route_NLK: the same of the prompts' tokens, one prompt after another.
     """
 
     action_BT: Int[Tensor, "B T"] | Int[Tensor, "B T A"] | Float[Tensor, "B T A"]
@@ -58,14 +63,16 @@ class Rollout:
     value_BT: Float[Tensor, "B T"] | None = None
     next_value_BT: Float[Tensor, "B T"] | None = None
     prompts: tuple[tuple[int, ...], ...] = ()
+    route_BTLK: Int[Tensor, "B T L K"] | None = None
+    prompt_route_NLK: Int[Tensor, "N L K"] | None = None
 
     def rows(self, index: Tensor) -> Rollout:
         """The rollout of the given rows only; `prompts` stay whole, so `group_B` keeps its meaning."""
         changed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "prompts" and value is not None:
-                changed[field.name] = value[index]
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if part.name not in ("prompts", "prompt_route_NLK") and value is not None:
+                changed[part.name] = value[index]
         return replace(self, **changed)
 
 
@@ -78,6 +85,7 @@ class Scores:
     kl_BT: exact KL(old || new) of each step's distribution, when asked for.
     value_BT: the critic's value before each step, when there is a critic.
     reference_kl_BT: exact KL(new || reference) of each step's distribution, when asked for.
+    changed_BT: of a mixture of experts, the share of the experts chosen when sampling that would not be chosen now.
     """
 
     logp_BT: Float[Tensor, "B T"]
@@ -85,3 +93,4 @@ class Scores:
     kl_BT: Float[Tensor, "B T"] | None = None
     value_BT: Float[Tensor, "B T"] | None = None
     reference_kl_BT: Float[Tensor, "B T"] | None = None
+    changed_BT: Float[Tensor, "B T"] | None = None

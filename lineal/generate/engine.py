@@ -13,12 +13,14 @@ from lineal.generate.draw import draw, greedy, temper
 from lineal.generate.penalties import Memory, shape
 from lineal.generate.prefill import Request, Waiting, cache_dtype, evaluating, room
 from lineal.generate.random import row_key
+from lineal.generate.routes import RouteLog
 from lineal.generate.sampling import Sampling
 from lineal.generate.step import one_token_pass
 from lineal.generate.stop import Stop
 from lineal.generate.timeline import Timeline
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import Decoder
+from lineal.models.gating import Routes
 from lineal.types import Completion
 
 CACHE_CHUNK = 64
@@ -39,6 +41,7 @@ class Options(TypedDict, total=False):
     decode: ids -> text, needed for stop strings.
     progress: called with (completions finished, all completions) whenever some finish.
     should_stop: asked before every step; once it says yes, `Interrupted` is raised.
+    routes: each completion of a mixture of experts tells which experts its tokens went to.
     """
 
     samples: int
@@ -49,6 +52,7 @@ class Options(TypedDict, total=False):
     decode: Callable[[list[int]], str] | None
     progress: Callable[[int, int], None] | None
     should_stop: Callable[[], bool] | None
+    routes: bool
 
 
 def generate(
@@ -122,7 +126,8 @@ class Batch:
         self.model, self.settings, device = model, settings, model.device
         self.slots = min(settings.max_batch, len(requests))
         dtype = cache_dtype(model)
-        self.waiting = Waiting(model, requests, self.slots, dtype)
+        self.routes = RouteLog(self.slots) if options.get("routes") else None
+        self.waiting = Waiting(model, requests, self.slots, dtype, self.routes is not None)
         self.longest = max(len(r.prompt) + r.limit for r in requests)
         limit = max(r.limit for r in requests)
         at_first = max(len(r.prompt) for r in requests) + CACHE_CHUNK
@@ -174,9 +179,9 @@ class Batch:
                     f"sampling gave log-probabilities that are nan or infinite ({min(logp)} among them): the model's "
                     "weights or scores are not finite. Go back to an earlier checkpoint."
                 )
-            done.append(
-                (self.rows[slot].number, Completion(ids, logp, "stop" if slot in ended else "length"))
-            )
+            route_NLK = None if self.routes is None else self.routes.take(slot, start[slot], now)
+            finish = "stop" if slot in ended else "length"
+            done.append((self.rows[slot].number, Completion(ids, logp, finish, route_NLK)))
         self._close_ranks(slots)
         return done
 
@@ -186,8 +191,11 @@ class Batch:
         if needed > cache.length:
             cache.grow(min(self.longest, max(needed, cache.length + max(CACHE_CHUNK, cache.length // 2))))
         here = slice(0, rows)
-        hidden_ND = self.read(self.token_N.to(self.model.device), cache, cache.plan(here, rows, 1))
+        routes = None if self.routes is None else Routes()
+        hidden_ND = self.read(self.token_N.to(self.model.device), cache, cache.plan(here, rows, 1), routes)
         cache.advance(here, rows, 1)
+        if self.routes is not None and routes is not None:
+            self.routes.record(self.timeline.now, routes, min(self.timeline.start[:rows]))
         return self.model.logits(hidden_ND)
 
     def _join(self) -> Tensor:
@@ -198,6 +206,8 @@ class Batch:
         self.timeline.join(first, key_N)
         if self.memory is not None:
             self.memory.join(first, [r.prompt for r in joiners.requests])
+        if self.routes is not None:
+            self.routes.join(first, joiners.routes)
         self.rows += joiners.requests
         self._find_next_cap()
         return joiners.logits_NV
@@ -223,6 +233,8 @@ class Batch:
         if targets:
             sources = [order[slot] for slot in targets]
             self.timeline.move(sources, targets)
+            if self.routes is not None:
+                self.routes.move(sources, targets)
             if self.memory is not None:
                 self.memory.move(torch.tensor(sources), torch.tensor(targets))
             self.token_N[targets] = self.token_N[sources]

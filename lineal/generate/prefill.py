@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
+from lineal.generate.routes import chosen
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import Decoder
+from lineal.models.gating import Routes
 
 CHUNK_PROMPTS, CHUNK_TOKENS = 64, 16_384
 """Most prompts, and most tokens (padding included), that are read in one pass."""
@@ -30,12 +32,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Joiners:
-    """Rows about to join: what they ask for, where their prompts lie in `cache`, and their first logits."""
+    """Rows about to join: what they ask for, where their prompts lie in `cache`, and their first logits.
+
+    routes: of a mixture of experts, what each row's prompt went to, when asked for.
+    """
 
     requests: list[Request]
     cache: KeyValueCache
     sources: list[int]
     logits_NV: Tensor
+    routes: list[Tensor]
 
 
 class Waiting:
@@ -45,8 +51,11 @@ class Waiting:
     decoding cache gets its size early; the order changes no completion.
     """
 
-    def __init__(self, model: Decoder, requests: list[Request], most: int, dtype: torch.dtype):
-        self._model, self._dtype = model, dtype
+    def __init__(
+        self, model: Decoder, requests: list[Request], most: int, dtype: torch.dtype, routed: bool = False
+    ):
+        self._model, self._dtype, self._routed = model, dtype, routed
+        self._routes: list[Tensor] = []
         groups: dict[tuple[int, ...], list[Request]] = {}
         for request in requests:
             groups.setdefault(request.prompt, []).append(request)
@@ -65,9 +74,10 @@ class Waiting:
         if not self._ready:
             self._read()
         assert self._cache is not None and self._logits_PV is not None
-        chosen = [self._ready.popleft() for _ in range(min(free, len(self._ready)))]
-        sources = [source for source, _ in chosen]
-        joiners = Joiners([r for _, r in chosen], self._cache, sources, self._logits_PV[sources])
+        taken = [self._ready.popleft() for _ in range(min(free, len(self._ready)))]
+        sources = [source for source, _ in taken]
+        routes = [self._routes[source] for source in sources] if self._routed else []
+        joiners = Joiners([r for _, r in taken], self._cache, sources, self._logits_PV[sources], routes)
         if not self._ready:
             self._cache = self._logits_PV = None
         return joiners
@@ -82,18 +92,22 @@ class Waiting:
             self._ready.extend((len(prompts), request) for request in requests)
             prompts.append(prompt)
             rows += len(requests)
-        self._cache, self._logits_PV = read_prompts(self._model, prompts, self._dtype)
+        routes = Routes() if self._routed else None
+        self._cache, self._logits_PV = read_prompts(self._model, prompts, self._dtype, routes)
+        if routes is not None:
+            route_PTLK = chosen(routes).unflatten(0, (len(prompts), -1))
+            self._routes = [route_TLK[: len(prompt)] for route_TLK, prompt in zip(route_PTLK, prompts)]
 
 
 def read_prompts(
-    model: Decoder, prompts: Sequence[tuple[int, ...]], dtype: torch.dtype
+    model: Decoder, prompts: Sequence[tuple[int, ...]], dtype: torch.dtype, routes: Routes | None = None
 ) -> tuple[KeyValueCache, Tensor]:
     """All prompts in one right-padded pass: a cache with one slot each, and the logits of their next tokens [P, V]."""
     lengths = [len(prompt) for prompt in prompts]
     padded = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
     token_PT = torch.tensor(padded, device=model.device)
     cache = KeyValueCache(model.config, len(prompts), max(lengths), dtype, model.device)
-    hidden_PTD = model(token_PT, cache=cache)
+    hidden_PTD = model(token_PT, cache=cache, routes=routes)
     cache.cut(range(len(prompts)), lengths)
     last_P = torch.tensor(lengths, device=model.device) - 1
     return cache, model.logits(hidden_PTD[torch.arange(len(prompts), device=model.device), last_P])

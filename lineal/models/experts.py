@@ -9,14 +9,14 @@ a GPU `grouped_mm`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lineal.models.experts_loop import ExpertsLoop
+from lineal.models.experts_loop import experts_loop
 
 
 class _Permuted(torch.autograd.Function):
@@ -30,42 +30,11 @@ class _Permuted(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:
         _, order_M, back_M = inputs
         ctx.save_for_backward(order_M, back_M)
-        ctx.save_for_forward(order_M, back_M)
 
     @staticmethod
     def backward(ctx, *grad_MD: Tensor):
         order_M, back_M = ctx.saved_tensors
         return _Permuted.apply(grad_MD[0], back_M, order_M), None, None
-
-    @staticmethod
-    def jvp(ctx, *tangents):
-        order_M, _ = ctx.saved_tensors
-        return tangents[0].index_select(0, order_M)
-
-
-class _Spread(torch.autograd.Function):
-    """Row `order[m] // k` for each m: tokens copied to the places of their experts; the gradient adds k rows each."""
-
-    @staticmethod
-    def forward(x_ND: Tensor, token_M: Tensor, back_M: Tensor, copies: int) -> Tensor:
-        return x_ND.index_select(0, token_M)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        _, token_M, back_M, ctx.copies = inputs
-        ctx.save_for_backward(token_M, back_M)
-        ctx.save_for_forward(token_M, back_M)
-
-    @staticmethod
-    def backward(ctx, *grad_MD: Tensor):
-        _, back_M = ctx.saved_tensors
-        own_MD = _Permuted.apply(grad_MD[0], back_M, back_M.argsort())
-        return own_MD.unflatten(0, (-1, ctx.copies)).sum(1), None, None, None
-
-    @staticmethod
-    def jvp(ctx, *tangents):
-        token_M, _ = ctx.saved_tensors
-        return tangents[0].index_select(0, token_M)
 
 
 @dataclass(frozen=True)
@@ -73,7 +42,7 @@ class Dispatch:
     """Where the rows of N tokens with K places each go, sorted by expert; places that nobody took come last.
 
     order_M: the place (token * K + place) of each sorted row. back_M: the sorted row of each place. size_E: rows of
-    each expert, `sizes` the same on the host. copies: K.
+    each expert. copies: K.
     """
 
     order_M: Int[Tensor, " M"]
@@ -92,9 +61,14 @@ class Dispatch:
         size_E = torch.bincount(flat_M, minlength=experts + 1)[:experts]
         return Dispatch(order_M, back_M, size_E, expert_NK.shape[1])
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each expert, on the host."""
+        return self.size_E.tolist()
+
     def scatter(self, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
         """Each token's row at each of its places, sorted by expert."""
-        return _Spread.apply(x_ND, self.order_M // self.copies, self.back_M, self.copies)
+        return _Permuted.apply(x_ND.repeat_interleave(self.copies, 0), self.order_M, self.back_M)
 
     def gather(self, y_MD: Float[Tensor, "R D"], weight_NK: Float[Tensor, "N K"]) -> Float[Tensor, "N D"]:
         """sum over places of weight * result; the rows past those given (places nobody took) count as 0."""
@@ -109,15 +83,13 @@ def grouped_product(
     x_MD: Float[Tensor, "M D"],
     weight_EFD: Float[Tensor, "E F D"],
     size_E: Int[Tensor, " E"],
-    sizes: list[int] | None = None,
 ) -> Float[Tensor, "M F"]:
-    """x W_e' for the rows of each expert, which lie one after another; `sizes` is size_E on the host, if it is there."""
+    """x W_e' for the rows of each expert, which lie one after another."""
     if x_MD.is_cuda and has_grouped(x_MD.device.index or 0) and _fits(x_MD, weight_EFD):
         kind = _kind(x_MD)
         ends_E = size_E.cumsum(0).to(torch.int32)
         return F.grouped_mm(x_MD.to(kind), weight_EFD.to(kind).transpose(1, 2), offs=ends_E)
-    sizes = size_E.tolist() if sizes is None else sizes
-    parts = zip(x_MD.split(sizes), weight_EFD.unbind(0))
+    parts = zip(x_MD.split(size_E.tolist()), weight_EFD.unbind(0))
     return _stacked([F.linear(part, own) for part, own in parts if len(part)], x_MD, weight_EFD.shape[1])
 
 
@@ -171,42 +143,26 @@ class Experts(nn.Module):
     ) -> Float[Tensor, "N D"]:
         """sum over places k of weight[k] * expert[k](x); -1 in the place of an expert adds nothing."""
         dispatch = Dispatch.of(expert_NK, self.count)
-        sizes = dispatch.size_E.tolist()
-        if not x_ND.is_cuda and not is_shared(self.up):
+        if x_ND.is_cuda or is_shared(self.up):
+            return self._composed(dispatch, x_ND, weight_NK, self.up, self.down)
+        compose = partial(self._composed, dispatch)
+        return experts_loop(x_ND, weight_NK, (self.up, self.down), dispatch, self.gated, compose)
 
-            def compose(x_ND: Tensor, weight_NK: Tensor, up: Tensor, down: Tensor) -> Tensor:
-                x_MD = dispatch.scatter(x_ND)[: sum(sizes)]
-                return dispatch.gather(self.compute(x_MD, up, down, dispatch.size_E, sizes), weight_NK)
-
-            found = ExpertsLoop.apply(
-                x_ND,
-                weight_NK,
-                self.up,
-                self.down,
-                dispatch.order_M,
-                dispatch.back_M,
-                sizes,
-                self.gated,
-                compose,
-            )
-            return found
-        x_MD = dispatch.scatter(x_ND)[: sum(sizes)]
-        if is_shared(self.up):
-            from lineal.models.parallel import exchanged
-
-            y_MD = exchanged(self.compute, x_MD, dispatch.size_E, self.up, self.down)
-        else:
-            y_MD = self.compute(x_MD, self.up, self.down, dispatch.size_E, sizes)
-        return dispatch.gather(y_MD, weight_NK)
-
-    def compute(
-        self, x_MD: Tensor, up_EFD: Tensor, down_EDF: Tensor, size_E: Tensor, sizes: list[int] | None = None
+    def _composed(
+        self, dispatch: Dispatch, x_ND: Tensor, weight_NK: Tensor, up_EFD: Tensor, down_EDF: Tensor
     ) -> Tensor:
+        x_MD = dispatch.scatter(x_ND)[: sum(dispatch.sizes)]
+        if not is_shared(up_EFD):
+            return dispatch.gather(self.compute(x_MD, up_EFD, down_EDF, dispatch.size_E), weight_NK)
+        from lineal.models.parallel import exchanged
+
+        return dispatch.gather(exchanged(self.compute, x_MD, dispatch.size_E, up_EFD, down_EDF), weight_NK)
+
+    def compute(self, x_MD: Tensor, up_EFD: Tensor, down_EDF: Tensor, size_E: Tensor) -> Tensor:
         """The results of rows that lie one expert after another."""
         if x_MD.is_cuda:
             return grouped_product(self.active(grouped_product(x_MD, up_EFD, size_E)), down_EDF, size_E)
-        sizes = size_E.tolist() if sizes is None else sizes
-        parts = zip(x_MD.split(sizes), up_EFD.unbind(0), down_EDF.unbind(0))
+        parts = zip(x_MD.split(size_E.tolist()), up_EFD.unbind(0), down_EDF.unbind(0))
         # An expert that nobody chose costs nothing: one token of a decoding step meets few of them.
         results = [F.linear(self.active(F.linear(part, up)), down) for part, up, down in parts if len(part)]
         return _stacked(results, x_MD, x_MD.shape[1])

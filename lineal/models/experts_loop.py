@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from lineal.models.experts import Dispatch
+
 Compose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(x_ND, weight_NK, up, down) -> result, by steps that autograd can follow twice."""
 
 
-class ExpertsLoop(torch.autograd.Function):
-    """sum over places of weight * down(act(up x)); places sorted by expert, back_M their way back.
-
-    Second derivatives go through `compose`, which says the same in plain operations.
-    """
+class _Loop(torch.autograd.Function):
+    """`experts_loop`, and its gradient; second derivatives go through `compose`."""
 
     @staticmethod
-    def forward(ctx, x_ND, weight_NK, up_EFD, down_EDF, order_M, back_M, sizes, gated, compose):
+    def forward(ctx, x_ND, weight_NK, up_EFD, down_EDF, dispatch, gated, compose):
+        order_M, back_M, sizes = dispatch.order_M, dispatch.back_M, dispatch.sizes
         kind, rows = _kind(x_ND), sum(sizes)
         with _plainly(x_ND):
             rows_MD = x_ND.to(kind).index_select(0, order_M[:rows] // weight_NK.shape[1])
@@ -45,7 +47,7 @@ class ExpertsLoop(torch.autograd.Function):
     def backward(ctx, *grads: Tensor):
         inputs = ctx.saved_tensors[:4]
         if torch.is_grad_enabled():
-            return *_twice(ctx, inputs, grads[0]), *(None,) * 5
+            return *_twice(ctx, inputs, grads[0]), *(None,) * 3
         x_ND, weight_NK, up_EFD, down_EDF, order_M, back_M, rows_MD, hidden_MF, y_NKD = ctx.saved_tensors
         rows, kind = len(rows_MD), rows_MD.dtype
         with _plainly(rows_MD):
@@ -67,7 +69,22 @@ class ExpertsLoop(torch.autograd.Function):
                 _product(dhidden.t(), rows_MD[part], dup[e])
                 torch.mm(dhidden, up, out=dx_MD[part])
             dx_ND = dx_MD.index_select(0, back_M).view(*weight_NK.shape, -1).sum(1)
-        return dx_ND.to(x_ND.dtype), dweight_NK, dup, ddown, *(None,) * 5
+        return dx_ND.to(x_ND.dtype), dweight_NK, dup, ddown, *(None,) * 3
+
+
+def experts_loop(
+    x_ND: Tensor,
+    weight_NK: Tensor,
+    matrices: tuple[Tensor, Tensor],
+    dispatch: Dispatch,
+    gated: bool,
+    compose: Compose,
+) -> Tensor:
+    """sum over places of weight * down(act(up x)); `compose` says the same in plain operations, for second derivatives.
+
+    matrices: up [E, F, D] and down [E, D, F]. gated: swiglu, else ReLU.
+    """
+    return _Loop.apply(x_ND, weight_NK, *matrices, dispatch, gated, compose)  # type: ignore[return-value]
 
 
 def _weighted(y_NKD: Tensor, weight_NK: Tensor) -> Tensor:

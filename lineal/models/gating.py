@@ -144,13 +144,15 @@ class Routes:
     limited: whether experts have their capacity (a training batch), or take all that come.
     position_N: the number of each token in the batch, for the noise and for who comes first; None: 0..N-1.
     replay_NLK: experts to use, [tokens, mixture layers in order, k], -1 where the gate decides; weights are the
-    gate's own of today. keep: whether `routing` is filled, one entry per mixture layer.
+    gate's own of today. together: of several processes that share a batch, gives the rows of all of them and where one's
+    own stand, None where they do not count; for capacity. keep: whether `routing` is filled, one entry per mixture layer.
     """
 
     noise: Noise | None = None
     limited: bool = False
     position_N: Tensor | None = None
     replay_NLK: Tensor | None = None
+    together: Callable[[Tensor], tuple[Tensor, slice | None]] | None = None
     keep: bool = True
     routing: list[Routing] = field(default_factory=list)
     seen: int = 0

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lineal.models.capacity import admit, capacity_of
-from lineal.models.experts import Experts, is_shared
+from lineal.models.experts import Experts
 from lineal.models.gating import ExpertsConfig, Gate, Gating, Routes, Routing, choose, weights
 
 
@@ -54,11 +54,16 @@ class Mixture(nn.Module):
         found = choose(self.gate(x_ND, normal), wanted, config.renormalise, replay_NK)
         gating, expert_NK, weight_NK = found
         if routes.limited and config.capacity is not None:
-            expert_NK, weight_NK = self._limit(gating, weight_NK, position_N)
+            expert_NK, weight_NK = self._limit(gating, weight_NK, position_N, routes)
         return Routing(layer, config, expert_NK, weight_NK, gating.chosen_NK, gating)
 
     def _limit(
-        self, gating: Gating, weight_NK: Tensor, position_N: Tensor, group_N: Tensor | None = None
+        self,
+        gating: Gating,
+        weight_NK: Tensor,
+        position_N: Tensor,
+        routes: Routes,
+        group_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The experts that have room, by position; weights of refused places go round the layer, or to the next best.
 
@@ -71,9 +76,7 @@ class Mixture(nn.Module):
             wish_NR = gating.noisy_NE.detach().argsort(dim=-1, descending=True, stable=True)
         if group_N is not None:
             wish_NR = wish_NR + group_N[:, None] * config.per_group
-        taken_NK = everywhere(admit_all, self.experts.up)(
-            wish_NR, position_N, gating.chosen_NK.shape[1], config
-        )
+        taken_NK = _admitted(wish_NR, position_N, gating.chosen_NK.shape[1], config, routes)
         if config.overflow == "around":
             return taken_NK, weight_NK * (taken_NK >= 0)
         local_NK = taken_NK
@@ -109,7 +112,7 @@ class Mixture(nn.Module):
         )
         expert_MK = group_M[:, None] * b + local_MK
         if routes.limited and config.capacity is not None:
-            expert_MK, inside_MK = self._limit(secondary, inside_MK, place_M, group_M)
+            expert_MK, inside_MK = self._limit(secondary, inside_MK, place_M, routes, group_M)
         back_M = pair_M.argsort()
         shape = (len(x_ND), k * k)
         expert_NK = expert_MK[back_M].reshape(shape)
@@ -122,20 +125,15 @@ def _drawn(noise, layer: int, position_N: Tensor, number_NE: Tensor):
     return lambda: noise(layer, position_N, number_NE)
 
 
-def admit_all(wish_NR: Tensor, position_N: Tensor, places: int, config: ExpertsConfig) -> Tensor:
-    """`admit` for the tokens in the order of their positions, with the capacity that this many tokens give."""
-    order_N = position_N.argsort(stable=True)
-    choices = len(wish_NR) * places
-    room = capacity_of(config.capacity or 1.0, choices, config.count)
-    taken_NK = torch.empty(len(wish_NR), places, dtype=wish_NR.dtype, device=wish_NR.device)
-    taken_NK[order_N] = admit(wish_NR[order_N], places, room, config.count, config.overflow)
-    return taken_NK
-
-
-def everywhere(function, parameter: Tensor):
-    """The function over the tokens of all processes that share these experts, each keeping its own rows of the result."""
-    if not is_shared(parameter):
-        return function
-    from lineal.models.parallel import over_all
-
-    return over_all(function, parameter)
+def _admitted(
+    wish_NR: Tensor, position_N: Tensor, chosen: int, config: ExpertsConfig, routes: Routes
+) -> Tensor:
+    """`admit` in the order of positions, with the capacity that the tokens of all processes give."""
+    rows_NC, own = torch.cat((position_N[:, None], wish_NR), 1), slice(0, len(wish_NR))
+    if routes.together is not None:
+        rows_NC, own = routes.together(rows_NC)
+    order_N = rows_NC[:, 0].argsort(stable=True)
+    room = capacity_of(config.capacity or 1.0, len(rows_NC) * chosen, config.count)
+    taken_NK = rows_NC.new_empty(len(rows_NC), chosen)
+    taken_NK[order_N] = admit(rows_NC[order_N, 1:], chosen, room, config.count, config.overflow)
+    return taken_NK.new_full((len(wish_NR), chosen), -1) if own is None else taken_NK[own]

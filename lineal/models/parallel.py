@@ -49,26 +49,3 @@ def exchanged(
     order_R = expert_R.argsort(stable=True)
     result_RD = compute(rows_RD.index_select(0, order_R), up.to_local(), down.to_local(), there_WE.sum(0))  # type: ignore[attr-defined]
     return _Exchanged.apply(result_RD.index_select(0, order_R.argsort()), got, sent, group)
-
-
-def over_all(function: Callable[..., Tensor], parameter: Tensor) -> Callable[..., Tensor]:
-    """function(wish_NR, position_N, ...) over the rows of all processes; each gets back those of its own rows."""
-    group = parameter.device_mesh.get_group()  # type: ignore[attr-defined]
-    world, rank = dist.get_world_size(group), dist.get_rank(group)
-
-    def joint(wish_NR: Tensor, position_N: Tensor, *others) -> Tensor:
-        size_1 = torch.tensor([len(wish_NR)], device=wish_NR.device)
-        sizes = [torch.empty_like(size_1) for _ in range(world)]
-        dist.all_gather(sizes, size_1, group=group)
-        counts = [int(size) for size in sizes]
-        packed_NR = torch.cat((position_N[:, None], wish_NR), 1)
-        padded_NR = packed_NR.new_zeros(max(counts), packed_NR.shape[1])
-        padded_NR[: len(packed_NR)] = packed_NR
-        parts = [torch.empty_like(padded_NR) for _ in range(world)]
-        dist.all_gather(parts, padded_NR, group=group)
-        whole_NR = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-        taken_NK = function(whole_NR[:, 1:], whole_NR[:, 0], *others)
-        first = sum(counts[:rank])
-        return taken_NK[first : first + counts[rank]]
-
-    return joint

@@ -51,6 +51,8 @@ def run(config: MixtureConfig, run: Run) -> None:
 def build(config: MixtureConfig, run: Run, ranks: Ranks = ALONE) -> next_token.Parts:
     """Data, model and optimiser, placed on their device, and the losses of balance."""
     balance = balance_of(config.experts)
+    if config.experts.expert_parallel and ranks.world == 1:
+        raise UsageError("--expert-parallel spreads experts over processes: start several with torchrun.")
 
     def make(model: ModelOptions, alphabet: str, context: int, seed: int) -> tuple[Reader, Tokenizer]:
         return mixture(model, config.experts, alphabet, context, seed)

@@ -153,8 +153,9 @@ def read(config: Config) -> tuple[TextTask | None, list[str], str, int]:
     """The task (sft) or the documents (pretrain), the alphabet, and the context a fresh model needs."""
     if config.data.prompt_field == "text":
         if config.data.data is None:
+            recipe = "moe" if isinstance(config, MixtureConfig) else "pretrain"
             raise UsageError(
-                "this recipe needs --data FILE: text to learn from (TXT, or rows with a column text)."
+                f"{recipe} needs --data FILE: text to learn from (TXT, or rows with a column text)."
             )
         documents = read_documents(config.data.data, on_bad_row=config.data.on_bad_row)
         return None, documents, "".join(sorted(set("".join(documents)))), config.optimiser.block
@@ -188,7 +189,8 @@ def build(config: Config, run: Run, ranks: Ranks = ALONE, make: Make = build_mod
         data = _pairs(config, task, tokenizer, ranks)
     tokens = config.optimiser.batch_size * (config.optimiser.block if task is None else 16)
     device = place(decoder, run, config.model, tokens, ranks)
-    twin, options = spread(decoder, ranks, config.model.shard), config.optimiser
+    dealt = isinstance(config, MixtureConfig) and config.experts.expert_parallel
+    twin, options = spread(decoder, ranks, config.model.shard or dealt, experts=dealt), config.optimiser
     optimiser = adamw(
         dict(decoder.named_parameters()), options.learning_rate,
         betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,
@@ -256,8 +258,9 @@ def train_step(config: Config, parts: Parts, step: int, guard: Guard) -> dict[st
 def _check(config: Config, parts: Parts, step: int, *, whole: bool) -> dict[str, float]:
     """Held-out figures: loss for text; accuracy for pairs (on validation prompts unless it is the final one)."""
     if isinstance(parts.data, Text):
-        loss = held_out_loss(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
-        return {"eval/loss": loss, "eval/perplexity": perplexity(loss)}
+        return parts.data.figures(
+            held_out_loss(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
+        )
     return _evaluation(config, parts, parts.data, step, whole).metrics()
 
 
@@ -289,21 +292,10 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
 
 def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]:
     """The held-out figures of text, logged and said; returned as a model card states them."""
-    loss = held_out_loss(parts.actor(), text, parts.scoring)
-    bits = text.bits_per_byte(loss)
-    figures = {"eval/loss": loss, "eval/perplexity": perplexity(loss), "eval/bits_per_byte": bits}
-    run.log(step, {**figures, "eval/final": True})
+    found = text.figures(held_out_loss(parts.actor(), text, parts.scoring))
+    run.log(step, {**found, "eval/final": True})
+    loss, perplexity, bits = found.values()
     note(
-        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity(loss):.2f}, "
-        f"{bits:.4f} bits a byte"
+        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte"
     )
-    return {
-        "held-out loss": f"{loss:.4f}",
-        "perplexity": f"{perplexity(loss):.2f}",
-        "bits per byte": f"{bits:.4f}",
-    }
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss), inf where that overflows."""
-    return math.exp(loss) if loss < 700 else math.inf
+    return {"held-out loss": f"{loss:.4f}", "perplexity": f"{perplexity:.2f}", "bits per byte": f"{bits:.4f}"}

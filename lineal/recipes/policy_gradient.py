@@ -174,7 +174,7 @@ def _experience(loop: Loop, step: int) -> Experience:
 def _learn(loop: Loop, rollout: Rollout, step: int) -> dict[str, float]:
     """One update from one rollout; moves the algorithm's state on, and returns the metrics."""
     parts, now, guard = loop.parts, loop.now, loop.guard
-    algorithm, sheet = parts.algorithm, Sheet.of(rollout)
+    algorithm, sheet = parts.algorithm, Sheet.of(rollout, loop.config.algorithm.routing_replay)
     rollout = _scored(loop, sheet)
     batch = prepare(algorithm, rollout, now.state)
     extra: dict[str, float] = {}
@@ -230,6 +230,8 @@ def _summary(algorithm: Algorithm, sums: Sums) -> dict[str, float]:
     if "mismatch" in numbers:
         metrics["sampling/sampling_logp_difference/mean"] = numbers["mismatch"] / steps
         metrics["sampling/sampling_logp_difference/max"] = numbers["mismatch_max"] / rows
+    if "changed" in numbers:
+        metrics["routing/changed"] = numbers["changed"] / steps
     if "measured_kl" in numbers:
         metrics["measured_kl"] = numbers["measured_kl"]
     return metrics

@@ -149,6 +149,7 @@ def _own_groups(
         sample_ids=[[place * size + g for g in range(size)] for place in places],
         eos_id=tokenizer.eos_id,
         decode=tokenizer.decode,
+        routes=decoder.config.experts is not None and step < EVALUATION,
     )
     texts = [[tokenizer.decode(list(c.ids)) for c in group] for group in groups]
     flat = [c for group in groups for c in group]
@@ -199,8 +200,24 @@ def to_rollout(kept: Gathered, device: torch.device | str) -> Rollout:
         truncated_BT=last_BT & ~ended_B[:, None],
         segment_BT=torch.zeros(len(rows), width, dtype=torch.long),
         prompts=tuple(tuple(p) for p in kept.prompts),
+        **_routes(kept, width),
     )
     return on_device(rollout, device)
+
+
+def _routes(kept: Gathered, width: int) -> dict[str, torch.Tensor]:
+    """The experts that tokens went to when they were sampled, where that is known."""
+    found = [c.route_NLK for group in kept.completions for c in group]
+    if not found or found[0] is None:
+        return {}
+    asked = [len(prompt) for prompt, group in zip(kept.prompts, kept.completions) for _ in group]
+    route_BTLK = found[0].new_full((len(found), width, *found[0].shape[1:]), -1)
+    for row_TLK, route_NLK, size in zip(route_BTLK, found, asked, strict=True):
+        assert route_NLK is not None
+        row_TLK[: len(route_NLK) - size] = route_NLK[size:]
+    prompts = [group[0].route_NLK for group in kept.completions]
+    parts = [route[: len(prompt)] for route, prompt in zip(prompts, kept.prompts) if route is not None]
+    return {"route_BTLK": route_BTLK, "prompt_route_NLK": torch.cat(parts)}
 
 
 def on_device(rollout: Rollout, device: torch.device | str) -> Rollout:

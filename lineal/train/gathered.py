@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lineal.environments.scoring import Scored
 from lineal.environments.text import Example
@@ -47,16 +48,21 @@ def exchange(
     flat = [completion for group in mine.completions for completion in group]
     ids = ranks.gather(torch.tensor([i for c in flat for i in c.ids], dtype=torch.int64))
     logps = ranks.gather(torch.tensor([p for c in flat for p in c.logp], dtype=torch.float64))
+    routes = [completion.route_NLK for completion in flat if completion.route_NLK is not None]
+    went = ranks.gather(
+        torch.cat([route.flatten() for route in routes]).int() if routes else torch.zeros(0).int()
+    )
     about = {
         "prompts": mine.prompts,
         "texts": mine.texts,
         "ends": [[(len(c.ids), c.finish) for c in group] for group in mine.completions],
         "scored": None if scored is None else vars(scored),
+        "route": list(routes[0].shape[1:]) if routes else None,
     }
     parts = ranks.gather_json(about)
     answers = [
-        _completions(part["ends"], ids_N.tolist(), logp_N.tolist())
-        for part, ids_N, logp_N in zip(parts, ids, logps, strict=True)
+        _routed(_completions(part["ends"], ids_N.tolist(), logp_N.tolist()), part, route_N)
+        for part, ids_N, logp_N, route_N in zip(parts, ids, logps, went, strict=True)
     ]
     texts, prompts = (_in_turn([part[name] for part in parts]) for name in ("texts", "prompts"))
     whole = Gathered(list(examples), prompts, _in_turn(answers), texts)
@@ -72,6 +78,21 @@ def _completions(ends: list[list[Any]], ids: list[int], logps: list[float]) -> l
             part = slice(start, start + length)
             found[-1].append(Completion(tuple(ids[part]), tuple(logps[part]), finish))
             start += length
+    return found
+
+
+def _routed(groups: list[list[Completion]], part: dict[str, Any], route_N: Tensor) -> list[list[Completion]]:
+    """The completions with the experts that their tokens went to, as they were sent one after another."""
+    if part["route"] is None:
+        return groups
+    route_NLK, start = route_N.to(torch.int16).unflatten(0, (-1, *part["route"])), 0
+    found = []
+    for prompt, group in zip(part["prompts"], groups, strict=True):
+        found.append([])
+        for completion in group:
+            end = start + len(prompt) + len(completion.ids) - 1
+            found[-1].append(replace(completion, route_NLK=route_NLK[start:end]))
+            start = end
     return found
 
 

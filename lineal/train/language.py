@@ -43,9 +43,11 @@ class Text:
     held_N: Tensor
     held_bytes: int = 0
 
-    def bits_per_byte(self, loss: float) -> float:
-        """loss * tokens / (bytes ln 2) of the held-out text: comparable between tokenizers."""
-        return loss * (len(self.held_N) - 1) / (max(1, self.held_bytes) * math.log(2))
+    def figures(self, loss: float) -> dict[str, float]:
+        """A held-out loss in nats per token; exp(loss); and loss * tokens / (bytes ln 2), comparable between tokenizers."""
+        bits = loss * (len(self.held_N) - 1) / (max(1, self.held_bytes) * math.log(2))
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        return {"eval/loss": loss, "eval/perplexity": perplexity, "eval/bits_per_byte": bits}
 
 
 def text_losses(
@@ -68,7 +70,9 @@ def text_losses(
         mine = ranks.mine(range(start, min(rows, start + size)))
         # A process without rows makes the pass for nothing, because under FSDP2 it is a collective.
         blocks = random_blocks(text.train_N, block, mine or range(1), seed=seed, step=step)
-        routes = None if balanced is None else balanced.routes(mine or range(1), block, decoder.device)
+        routes = None
+        if balanced is not None:
+            routes = balanced.routes(mine or range(1), block, decoder.device, ranks, bool(mine))
         loss = _block_loss(decoder, scoring, blocks, routes) / (rows * block)
         loss = loss if mine else 0 * loss
         if balanced is not None and routes is not None:

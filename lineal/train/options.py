@@ -155,6 +155,8 @@ class AlgorithmOptions:
     """Most tokens of one micro-batch, padding included; the gradient does not depend on it."""
     subset: str | None = None
     """Trust region: only parameters whose name contains one of these comma-separated parts move."""
+    routing_replay: bool = False
+    """Mixtures of experts: score and train with the experts that each token went to when it was sampled."""
 
     def __post_init__(self) -> None:
         at_least(self, prompts=1, warmup=0, max_grad_norm=0, token_budget=1)

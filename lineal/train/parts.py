@@ -133,6 +133,10 @@ def build(config: PolicyGradientConfig, run: Run, ranks: Ranks = ALONE) -> Parts
     limit = longest_completion(task, config.sampling.max_new_tokens)
     algorithm = complete(read_algorithm(config), limit)
     decoder, tokenizer = build_model(config.model, task.alphabet, room(task, limit), config.run.seed)
+    if config.algorithm.routing_replay and decoder.config.experts is None:
+        raise UsageError(
+            "--routing-replay: the model has no experts, so there is nothing to replay; leave it out."
+        )
     wanted = needs(algorithm)
     device = place(decoder, run, config.model, config.algorithm.token_budget // 8, ranks)
     policy = ActorCritic(decoder, wanted.critic.kind if wanted.critic else None, config.algorithm.orthogonal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -54,6 +54,20 @@ def total_of(ranks: Ranks, counts: bool = True) -> Total:
     if ranks.world == 1:
         return lambda x: x
     return lambda x: _Sum.apply(x if counts else 0 * x, ranks)
+
+
+def together_of(ranks: Ranks, counts: bool = True) -> Callable[[Tensor], tuple[Tensor, slice | None]] | None:
+    """Gives the rows of all processes, and where one's own stand; a filler gives none of its own."""
+    if ranks.world == 1:
+        return None
+
+    def gather(rows_NC: Tensor) -> tuple[Tensor, slice | None]:
+        own_NC = rows_NC if counts else rows_NC[:0]
+        parts = [part.view(-1, rows_NC.shape[1]) for part in ranks.gather(own_NC.flatten())]
+        first = sum(len(part) for part in parts[: ranks.rank])
+        return torch.cat(parts), slice(first, first + len(own_NC)) if counts else None
+
+    return gather
 
 
 @dataclass
@@ -112,12 +126,15 @@ class Balanced:
     step: int
     sums: RoutingSums = field(default_factory=RoutingSums)
 
-    def routes(self, rows: Sequence[int], block: int, device: torch.device) -> Routes:
+    def routes(
+        self, rows: Sequence[int], block: int, device: torch.device, ranks: Ranks, counts: bool = True
+    ) -> Routes:
         """What a pass over some rows of the step's batch tells the mixture layers: rows * block + place is a token's
-        number."""
+        number. counts: False for a filler, whose tokens take no expert's room."""
         row_B = torch.tensor(list(rows), device=device)
         position_N = (row_B[:, None] * block + torch.arange(block, device=device)).flatten()
-        return Routes(gating_noise(self.seed, self.step), limited=True, position_N=position_N)
+        noise, together = gating_noise(self.seed, self.step), together_of(ranks, counts)
+        return Routes(noise, limited=True, position_N=position_N, together=together)
 
     def loss(self, routes: Routes, ranks: Ranks, share: float, counts: bool = True) -> Tensor:
         """This process's part of `share` times the balance loss of what passed; the parts of all processes add up."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lineal.models.decoder import Decoder
+from lineal.models.gating import Routes
 from lineal.models.policy import ActorCritic
 from lineal.models.ragged import Ragged, lay_out
 from lineal.train.distributed import ALONE, Ranks, deal
@@ -34,6 +35,8 @@ class MicroBatch:
     row_N: rows of the rollout. token_1N, ragged: each of their prompts once, then the completions without their last
     tokens. width: steps kept of the rollout's T axis. state_N: for each counted step, the flat token that predicts it.
     slot_N: the same steps as indices into the flattened [B, width] results. action_N: the tokens taken.
+    route_NLK: of a mixture of experts, those that each flat token went to when it was sampled; replay: they are used
+    again, with the policy's weights of today.
     """
 
     row_N: Tensor
@@ -43,24 +46,43 @@ class MicroBatch:
     state_N: Tensor
     slot_N: Tensor
     action_N: Tensor
+    route_NLK: Tensor | None = None
+    replay: bool = False
 
-    def hidden(self, decoder: Decoder) -> Tensor:
+    def routes(self) -> Routes | None:
+        """What a pass of the policy (not of a critic or a reference) tells its mixtures of experts."""
+        if self.route_NLK is None:
+            return None
+        return Routes(replay_NLK=self.route_NLK if self.replay else None)
+
+    def hidden(self, decoder: Decoder, routes: Routes | None = None) -> Tensor:
         """A decoder's hidden state before each counted step, [N, D]."""
-        return decoder(self.token_1N, ragged=self.ragged)[0].index_select(0, self.state_N)
+        return decoder(self.token_1N, ragged=self.ragged, routes=routes)[0].index_select(0, self.state_N)
+
+    def changed(self, routes: Routes) -> Tensor:
+        """Before each counted step, the share of the sampled experts that the gates would not choose now [N]."""
+        assert self.route_NLK is not None
+        wanted_NLK = torch.stack([routing.wanted_NK for routing in routes.routing], 1)
+        same_NLK = (self.route_NLK[..., None] == wanted_NLK[:, :, None]).any(-1)
+        return 1 - same_NLK.float().mean((1, 2)).index_select(0, self.state_N)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A rollout beside the lengths of its rows on the host, ready to be cut into micro-batches."""
+    """A rollout beside the lengths of its rows on the host, ready to be cut into micro-batches.
+
+    replay: mixtures of experts are scored and trained with the experts that sampled.
+    """
 
     rollout: Rollout
     group_B: list[int]
     length_B: list[int]
+    replay: bool = False
 
     @staticmethod
-    def of(rollout: Rollout) -> Sheet:
+    def of(rollout: Rollout, replay: bool = False) -> Sheet:
         """Lay out a text rollout: row b is prompts[group_B[b]] followed by its completion."""
-        return Sheet(rollout, rollout.group_B.tolist(), rollout.mask_BT.sum(1).tolist())
+        return Sheet(rollout, rollout.group_B.tolist(), rollout.mask_BT.sum(1).tolist(), replay)
 
     def __len__(self) -> int:
         return len(self.length_B)
@@ -121,7 +143,23 @@ class Sheet:
         slot_N = mask_BT.flatten().nonzero()[:, 0]
         spare = asked.new_zeros(ragged.position_1N.shape[1] - len(asked) - len(said))
         tokens = torch.cat((asked, said, spare))[None]
-        return MicroBatch(row_N, tokens, ragged, width, state_BT[mask_BT], slot_N, action_BT[mask_BT])
+        read_BT = step_T < length_B[:, None] - 1
+        route_NLK = self._routes(groups, row_N, read_BT, len(spare))
+        action_N = action_BT[mask_BT]
+        return MicroBatch(
+            row_N, tokens, ragged, width, state_BT[mask_BT], slot_N, action_N, route_NLK, self.replay
+        )
+
+    def _routes(self, groups: list[int], row_N: Tensor, read_BT: Tensor, spare: int) -> Tensor | None:
+        """The sampled experts of the flat tokens: the groups' prompts, the rows' tokens, and -1 for the filling."""
+        route_BTLK, asked_NLK = self.rollout.route_BTLK, self.rollout.prompt_route_NLK
+        if route_BTLK is None or asked_NLK is None:
+            return None
+        sizes = [len(prompt) for prompt in self.rollout.prompts]
+        by_prompt = asked_NLK.split(sizes)
+        said_NLK = route_BTLK[row_N, : read_BT.shape[1]][read_BT]
+        filling = said_NLK.new_full((spare, *said_NLK.shape[1:]), -1)
+        return torch.cat((*(by_prompt[group] for group in groups), said_NLK, filling)).long()
 
 
 @dataclass(frozen=True)
@@ -182,9 +220,12 @@ def score(
     policy: ActorCritic, micro: MicroBatch, temperature: float = 1.0, want: Want | None = None
 ) -> Scores:
     """Score one micro-batch; gradients flow through the result."""
-    want = want or Want()
-    hidden_ND = micro.hidden(policy.decoder)
-    others = [None if other is None else _frozen_hidden(other, micro) for other in (want.old, want.reference)]
+    want, routes = want or Want(), micro.routes()
+    hidden_ND = micro.hidden(policy.decoder, routes)
+    others = [
+        None if want.old is None else _frozen_hidden(want.old, micro, micro.routes()),
+        None if want.reference is None else _frozen_hidden(want.reference, micro),
+    ]
     terms = _head_terms(policy.decoder, hidden_ND, micro.action_N, temperature, want, others)
     value_N = policy.values(hidden_ND, micro.hidden, want.detach_critic)
     size = (len(micro.row_N), micro.width)
@@ -197,12 +238,13 @@ def score(
 
     logp_BT = spread(terms[0])
     assert logp_BT is not None
-    return Scores(logp_BT, spread(terms[1]), spread(terms[2]), spread(value_N), spread(terms[3]))
+    changed_BT = None if routes is None else spread(micro.changed(routes))
+    return Scores(logp_BT, spread(terms[1]), spread(terms[2]), spread(value_N), spread(terms[3]), changed_BT)
 
 
 @torch.no_grad()
-def _frozen_hidden(decoder: Decoder, micro: MicroBatch) -> Tensor:
-    return micro.hidden(decoder)
+def _frozen_hidden(decoder: Decoder, micro: MicroBatch, routes: Routes | None = None) -> Tensor:
+    return micro.hidden(decoder, routes)
 
 
 Terms = tuple[Tensor | None, ...]

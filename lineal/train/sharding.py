@@ -9,20 +9,30 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lineal.errors import UsageError
 from lineal.models.decoder import Decoder
+from lineal.models.experts import Experts
+from lineal.models.lstm import RecurrentModel
 from lineal.train.console import note
 from lineal.train.distributed import Ranks, is_sharded
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def spread(module: M, ranks: Ranks, asked: bool, second_derivatives: bool = False) -> M | None:
+def spread(
+    module: M, ranks: Ranks, asked: bool, second_derivatives: bool = False, experts: bool = False
+) -> M | None:
     """Shard a module over the processes where that is asked for and possible; returns its whole, frozen copy.
+
+    experts: each process computes with its own part of the experts, and tokens travel to them (`shard`).
 
     None: the module stays as it is, whole in each process. That is so alone, and where second derivatives are needed,
     which do not pass through sharded parameters (one line says so).
@@ -38,13 +48,14 @@ def spread(module: M, ranks: Ranks, asked: bool, second_derivatives: bool = Fals
     twin = copy.deepcopy(module).eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
-    shard(module, ranks)
+    shard(module, ranks, experts)
     return twin
 
 
-def shard(module: nn.Module, ranks: Ranks) -> None:
+def shard(module: nn.Module, ranks: Ranks, experts: bool = False) -> None:
     """Spread a module over all processes, in place: each block of a decoder by itself, then what is left of it.
 
+    experts: those of mixtures are dealt to the processes for good, instead of being gathered for every pass.
     Gradients come out summed over the processes, not averaged: the weights of a loss belong to the whole batch.
     """
     from torch.distributed.device_mesh import init_device_mesh
@@ -53,11 +64,12 @@ def shard(module: nn.Module, ranks: Ranks) -> None:
     # A value head returns a view, and nothing here writes into it.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(next(module.parameters()).device.type, (ranks.world,))
-    roots = [part for part in module.modules() if isinstance(part, Decoder)]
+    dealt = deal_experts(module, mesh) if experts else set()
+    roots = [part for part in module.modules() if isinstance(part, Decoder | RecurrentModel)]
     for decoder in roots:
-        for block in decoder.blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(decoder, mesh=mesh)
+        for block in decoder.blocks if isinstance(decoder, Decoder) else ():
+            fully_shard(block, mesh=mesh, ignored_params=dealt)
+        fully_shard(decoder, mesh=mesh, ignored_params=dealt)
     inside = {id(parameter) for decoder in roots for parameter in decoder.parameters()}
     for part in module.children():
         if any(id(parameter) not in inside for parameter in part.parameters()):
@@ -67,6 +79,25 @@ def shard(module: nn.Module, ranks: Ranks) -> None:
             part.set_gradient_divide_factor(1.0)
             # One division fewer, and gloo has no premultiplied sum.
             part.set_force_sum_reduction_for_comms(True)
+
+
+def deal_experts(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
+    """Give each process its part of every mixture's experts, in place; returns the parameters."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    dealt = set()
+    for part in module.modules():
+        if isinstance(part, Experts):
+            if part.count % mesh.size():
+                raise UsageError(
+                    f"{part.count} experts cannot be dealt evenly to {mesh.size()} processes: start as many as divide them."
+                )
+            for name in ("up", "down"):
+                whole_EFD = getattr(part, name).detach()
+                own = nn.Parameter(distribute_tensor(whole_EFD, mesh, [Shard(0)], src_data_rank=None))
+                setattr(part, name, own)
+                dealt.add(own)
+    return dealt
 
 
 def settle(module: nn.Module) -> None:

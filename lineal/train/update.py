@@ -126,7 +126,10 @@ def accumulate(problem: Problem, batch: Batch, old: Decoder | None = None) -> Su
             critic_loss, critic_sums = value_loss(critic, scores, part)
             loss, sums = loss + critic.coefficient * critic_loss, sums | critic_sums
         loss.backward()
-        add_sums(totals, sums | mismatch(problem.sheet, micro, scores.logp_BT, part))
+        sums |= mismatch(problem.sheet, micro, scores.logp_BT, part)
+        if scores.changed_BT is not None:
+            sums["changed"] = (scores.changed_BT * part.mask_BT).sum()
+        add_sums(totals, sums)
     return totals
 
 
@@ -224,7 +227,7 @@ def _outputs(
     """
 
     def linearised() -> tuple[list[Tensor], Metric]:
-        hidden_ND, weight_VD = micro.hidden(policy.decoder), policy.decoder.head_weight
+        hidden_ND, weight_VD = micro.hidden(policy.decoder, micro.routes()), policy.decoder.head_weight
         share_N = part.step_weight_BT.flatten()[micro.slot_N]
         outputs = [hidden_ND, weight_VD] if weight_VD.requires_grad else [hidden_ND]
         return outputs, head_metric(hidden_ND, weight_VD, share_N, scoring.temperature)

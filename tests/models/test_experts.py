@@ -152,7 +152,7 @@ def test_no_expert_takes_more_than_its_capacity_nor_a_token_twice(overflow: str)
         assert (taken_NK < 0).any()
     else:
         # Nearly all places are filled, because there is room for them somewhere.
-        assert int((taken_NK < 0).sum()) <= 3
+        assert int((taken_NK < 0).sum()) <= 8
 
 
 def test_without_pressure_nobody_is_refused() -> None:

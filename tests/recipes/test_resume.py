@@ -31,7 +31,7 @@ from lineal.recipes import next_token, policy_gradient
 pytestmark = pytest.mark.serial
 
 STEPS = 6
-RECIPES = ("pretrain", "sft", "grpo", "ppo", "trpo")
+RECIPES = ("pretrain", "moe", "sft", "grpo", "ppo", "trpo")
 TEXT = "the quick brown fox jumps over the lazy dog; " * 40
 REWARD = '''
 import pathlib
@@ -65,6 +65,8 @@ def words(tiny: dict[str, tuple[str, ...]], inputs: Path) -> Words:
     own = {
         "pretrain": ("--data", str(inputs / "text.txt"), "--block", "16", "--batch-size", "4", "--dropout", "0.1",
                      "--warmup", "2", "--eval-every", "3"),
+        "moe": ("--data", str(inputs / "text.txt"), "--preset", "seconds", "--block", "16", "--batch-size", "4",
+                "--dropout", "0.1", "--warmup", "2", "--eval-every", "3", "--capacity", "1.25", "--body", "decoder"),
         "sft": ("--level", "1", "--batch-size", "8", "--warmup", "2", "--eval-every", "3", "--eval-prompts", "6"),
         "grpo": (*reward, "--epochs", "2", "--learning-rate", "1e-3"),
         "ppo": (*reward, "--epochs", "2", "--minibatches", "2", "--learning-rate", "1e-3", "--eval-every", "3"),
@@ -154,7 +156,7 @@ def in_files(name: str, number: int) -> Fault:
 
 def phases(recipe: str, step: int) -> dict[str, Fault]:
     """For each phase of a recipe's step (checkpoints: after it) something that kills the process in its middle."""
-    loop = next_token if recipe in ("pretrain", "sft") else policy_gradient
+    loop = next_token if recipe in ("pretrain", "moe", "sft") else policy_gradient
     found = {
         "backward pass": at_call(loop, "train_step", step, at_call(torch.Tensor, "backward", 1, die)),
         "checkpoint": at_call(loop, "save", step // 2, in_files("write", 2)),
@@ -180,6 +182,7 @@ def phases(recipe: str, step: int) -> dict[str, Fault]:
 
 ONCE = {
     "pretrain": "checkpoint",
+    "moe": "optimiser",
     "sft": "optimiser",
     "grpo": "optimiser",
     "ppo": "sampling",

@@ -104,7 +104,7 @@ def test_a_run_is_where_the_next_one_begins(say, read, options: tuple[str, ...],
     assert said.code == 0 and said.out.strip(), said.err
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("demo", "pretrain")])
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("demo", "pretrain", "moe")])
 def test_a_dry_run_says_what_would_happen_and_does_nothing(
     recipe: str, say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(
         assert "prompts x" in said.out and "divisible" not in said.out
 
 
-@pytest.mark.parametrize("layout", ["qwen2", "qwen3", "gpt2", "openai-gpt"])
+@pytest.mark.parametrize("layout", ["qwen2", "qwen3", "mixtral", "gpt2", "openai-gpt"])
 def test_every_layout_is_post_trained(layout: str, say, options: tuple[str, ...], tmp_path: Path) -> None:
     said = say("run", "ppo", *options, "--layout", layout, "--learning-rate", "1e-3")
     assert said.code == 0, said.err
