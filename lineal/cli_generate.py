@@ -174,17 +174,17 @@ def complete(
 
 def stream(model: Loaded, prompts: Sequence[str], config: GenerateConfig) -> int:
     """Print text as it is drawn; as JSON, a line per token that says which prompt's which sample it belongs to."""
-    from lineal.generate.stream import Pieces
     from lineal.generate.stream import stream as draw
+    from lineal.tokenizers.base import TextStream
 
-    asking, decode = config.asking, model.tokenizer.decode
-    pieces: dict[tuple[int, int], Pieces] = {}
+    asking = config.asking
+    texts: dict[tuple[int, int], TextStream] = {}
     if not asking.json and model.template is None:
         print(visible(prompts[0]), end="", flush=True)
     settings = model.sampling(config.sampling)
     for drawn in draw(model.decoder, _encoded(model, prompts), settings, **_options(model, asking)):
-        own = pieces.setdefault((drawn.prompt, drawn.sample), Pieces(decode))
-        text = own.push(drawn.token) + (own.close() if drawn.finish else "")
+        own = texts.setdefault((drawn.prompt, drawn.sample), model.tokenizer.stream())
+        text = own.push(drawn.token) + (own.finish() if drawn.finish else "")
         if asking.json:
             line = {"prompt": drawn.prompt, "sample": drawn.sample, "text": text, "finish": drawn.finish}
             print(json.dumps(line), flush=True)

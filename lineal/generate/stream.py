@@ -1,8 +1,8 @@
-"""Completions token by token, as they are drawn, and their text piece by piece."""
+"""Completions token by token, as they are drawn (`Tokenizer.stream` makes text of them)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -51,33 +51,3 @@ def stream(
             finish = {number: completion.finish for number, completion in batch.leave()}
         for number, token, logp in zip(numbers, tokens, logps, strict=True):
             yield Drawn(number // samples, number % samples, token, logp, finish.get(number))
-
-
-class Pieces:
-    """Text of one completion, piece by piece: the pieces together are the text of all its tokens.
-
-    A character that takes several tokens comes with its last one.
-    """
-
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
-        self._decode = decode
-        self._ids: list[int] = []
-        self._context = self._shown = 0
-
-    def push(self, token: int) -> str:
-        """What this token adds; "" while it leaves a character unfinished."""
-        self._ids.append(token)
-        text = self._rest()
-        if text.endswith("\ufffd"):
-            return ""
-        # Tokenizers drop a leading space: each piece is decoded behind the one before.
-        self._context, self._shown = self._shown, len(self._ids)
-        return text
-
-    def close(self) -> str:
-        """What an unfinished character left behind."""
-        return self._rest() if self._shown < len(self._ids) else ""
-
-    def _rest(self) -> str:
-        before = self._decode(self._ids[self._context : self._shown])
-        return self._decode(self._ids[self._context :])[len(before) :]

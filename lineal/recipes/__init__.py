@@ -3,6 +3,7 @@
 RECIPES = {
     "demo": "lineal.recipes.demo",
     "transformer": "lineal.recipes.transformer",
+    "gpt": "lineal.recipes.gpt",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",
     "moe": "lineal.recipes.moe",

@@ -11,6 +11,7 @@ from lineal.train.environment_options import (
     PolicyOptions,
     StepAlgorithmOptions,
 )
+from lineal.train.gpt_options import CorpusOptions, GPTConfig
 from lineal.train.mixture_options import ExpertOptions, MixtureConfig
 from lineal.train.options import (
     AlgorithmOptions,
@@ -28,11 +29,13 @@ from lineal.train.options import (
 
 __all__ = [
     "AlgorithmOptions",
+    "CorpusOptions",
     "DataOptions",
     "EnvironmentConfig",
     "EnvironmentOptions",
     "EnvironmentRunOptions",
     "ExpertOptions",
+    "GPTConfig",
     "LanguageConfig",
     "MixtureConfig",
     "ModelOptions",

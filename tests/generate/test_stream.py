@@ -1,4 +1,4 @@
-"""Tokens as they are drawn against the completions of `generate`, and text piece by piece against all of it."""
+"""Tokens as they are drawn against the completions of `generate`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lineal.generate.engine import Interrupted, generate
 from lineal.generate.sampling import Sampling
-from lineal.generate.stream import Pieces, stream
+from lineal.generate.stream import stream
 from lineal.models.decoder import Decoder
-from lineal.tokenizers import ByteTokenizer
 from lineal.types import Completion
 
 PROMPTS = [[3], [5, 1, 7], [2, 2]]
@@ -56,20 +53,3 @@ def test_it_stops_when_told_to(model: Decoder) -> None:
 
 def test_nothing_asked_is_nothing_drawn(model: Decoder) -> None:
     assert list(stream(model, [], SETTINGS)) == []
-
-
-@given(st.text(alphabet="a é€😀\ufffd\n", max_size=12))
-def test_pieces_together_are_the_text(text: str) -> None:
-    tokenizer = ByteTokenizer()
-    pieces, found = Pieces(tokenizer.decode), []
-    for token in tokenizer.encode(text):
-        found.append(pieces.push(token))
-    assert "".join(found) + pieces.close() == text
-    assert not any("\ufffd" in piece for piece in found if "\ufffd" not in text)
-
-
-def test_half_a_character_at_the_end_is_not_lost() -> None:
-    tokenizer = ByteTokenizer()
-    pieces = Pieces(tokenizer.decode)
-    assert [pieces.push(token) for token in tokenizer.encode("a€")[:3]] == ["a", "", ""]
-    assert pieces.close() == tokenizer.decode(tokenizer.encode("a€")[1:3])
