@@ -11,6 +11,7 @@ from lineal.train.environment_options import (
     PolicyOptions,
     StepAlgorithmOptions,
 )
+from lineal.train.finetune.options import FinetuneConfig, TaskOptions, TuningOptions
 from lineal.train.gpt_options import CorpusOptions, GPTConfig
 from lineal.train.mixture_options import ExpertOptions, MixtureConfig
 from lineal.train.options import (
@@ -35,6 +36,7 @@ __all__ = [
     "EnvironmentOptions",
     "EnvironmentRunOptions",
     "ExpertOptions",
+    "FinetuneConfig",
     "GPTConfig",
     "LanguageConfig",
     "MixtureConfig",
@@ -46,6 +48,8 @@ __all__ = [
     "RunOptions",
     "SamplingOptions",
     "StepAlgorithmOptions",
+    "TaskOptions",
+    "TuningOptions",
     "from_json",
     "to_json",
     "with_options",
