@@ -31,9 +31,12 @@ class Command:
 COMMANDS = {
     "run": Command("run RECIPE [--option value ...]", "train or post-train", "lineal.cli_runs:run"),
     "resume": Command("resume RUN", "go on with an interrupted run, bit for bit", "lineal.cli_runs:resume"),
-    "generate": Command("generate MODEL --prompt TEXT", "sample completions", "lineal.cli_models:generate"),
+    "generate": Command("generate MODEL --prompt TEXT", "sample completions", "lineal.cli_generate:generate"),
     "translate": Command(
         "translate MODEL < FILE", "translate sentences, one a line", "lineal.cli_translate:translate"
+    ),
+    "predict": Command(
+        "predict RUN < FILE", "classes or scores from a fine-tuned model", "lineal.cli_predict:predict"
     ),
     "eval": Command(
         "eval MODEL --data FILE",
@@ -136,7 +139,14 @@ def help_text() -> str:
     ]
     lines += [f"  {command.usage:<32} {command.summary}" for command in COMMANDS.values()]
     lines += ["", "recipes (lineal run RECIPE --help lists the options, --help-all every one)"]
-    lines += [f"  {name:<12} {import_module(module).SUMMARY}" for name, module in RECIPES.items()]
+    papers = {name: import_module(module) for name, module in RECIPES.items()}
+    # One line for all that post-train by a policy gradient: `run` lists the options of each.
+    gradients = [name for name, paper in papers.items() if paper.SUMMARY.startswith("post-train with ")]
+    for name, paper in papers.items():
+        if name not in gradients:
+            lines.append(f"  {name:<12} {paper.SUMMARY}")
+        elif name == gradients[0]:
+            lines += ["  " + ", ".join(gradients), f"  {'':<12} post-train with the policy gradient of that name"]
     lines += [
         "",
         "A MODEL is a Hugging Face folder, a run, or hf:OWNER/NAME. Start with: lineal run demo",

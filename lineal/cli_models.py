@@ -1,4 +1,4 @@
-"""The verbs about models: generate, eval, doctor."""
+"""What the verbs about models share, and the verbs eval and doctor."""
 
 from __future__ import annotations
 
@@ -38,29 +38,6 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What to complete."""
-
-    prompt: tuple[str, ...] = ()
-    """Prompts, each in quotes; without them, one is read from standard input."""
-    samples: int = 1
-    """Completions per prompt."""
-    seed: int = 0
-    """Seed of the sampling: the same seed gives the same completions, whatever else is in the batch."""
-    json: bool = False
-    """Print one JSON object per completion: prompt, completion, tokens, finish."""
-
-
-@dataclass(frozen=True)
-class GenerateConfig:
-    """Everything `lineal generate` can be told."""
-
-    asking: Asking = field(default_factory=Asking)
-    sampling: Sampling = field(default_factory=Sampling)
-    loading: Loading = field(default_factory=Loading)
-
-
-@dataclass(frozen=True)
 class Judging:
     """Which prompts, and what counts as right."""
 
@@ -96,11 +73,11 @@ class EvalConfig:
 
 
 FEW = ("prompt", "data", "prompt_field", "completion_field", "reward", "samples", "max_new_tokens", "temperature",
-       "top_p", "stop", "seed", "chat", "json")  # fmt: skip
+       "top_p", "stop", "seed", "beams", "stream", "explain", "chat", "json")  # fmt: skip
 """The options that short help shows."""
 
 
-def _read(words: list[str], config: Any, usage: str) -> tuple[str, Any] | None:
+def read_words(words: list[str], config: Any, usage: str) -> tuple[str, Any] | None:
     """The model and the configuration; None after help was printed."""
     names, rest = positionals(words)
     if any(word in rest for word in ("--help", "-h", "--help-all")):
@@ -161,60 +138,6 @@ def _end_tokens(folder: Path) -> tuple[int, ...]:
     return tuple(i for i in ids if isinstance(i, int) and i >= 0)
 
 
-def generate(words: list[str]) -> int:
-    """`lineal generate MODEL --prompt TEXT ...`: sample completions and print them, control codes removed."""
-    read = _read(words, GenerateConfig(), "generate MODEL --prompt TEXT [--option value ...]")
-    if read is None:
-        return 0
-    name, config = read
-    prompts = list(config.asking.prompt) or [_standard_input()]
-    if config.asking.samples < 1:
-        raise UsageError(f"--samples {config.asking.samples}: must be at least 1.")
-    model = load(name, config.loading)
-    for prompt, group in zip(prompts, complete(model, prompts, config.sampling, config.asking)):
-        for text, count, finish in group:
-            if config.asking.json:
-                print(json.dumps({"prompt": prompt, "completion": text, "tokens": count, "finish": finish}))
-            else:
-                print(visible(prompt + text if model.template is None else text), flush=True)
-    return 0
-
-
-def _standard_input() -> str:
-    import sys
-
-    if sys.stdin.isatty():
-        raise UsageError("nothing to complete: give --prompt TEXT, or a prompt on standard input.")
-    return sys.stdin.read().removesuffix("\n")
-
-
-def complete(
-    model: Loaded, prompts: Sequence[str], sampling: Sampling, asking: Asking
-) -> list[list[tuple[str, int, str]]]:
-    """For each prompt its completions as (text, tokens, how it ended)."""
-    from lineal.environments.text import Example, encode_prompts
-    from lineal.generate.engine import generate as sample
-
-    examples = [Example(prompt) for prompt in prompts]
-    if model.template is not None:
-        texts = model.template.render([[{"role": "user", "content": prompt}] for prompt in prompts])
-        examples = [Example(text, rendered=True) for text in texts]
-        model.template.close()
-    decode, context = model.tokenizer.decode, model.decoder.config.context
-    ids = encode_prompts(examples, model.tokenizer, context)
-    groups = sample(
-        model.decoder,
-        ids,
-        model.sampling(sampling),
-        samples=asking.samples,
-        seed=asking.seed,
-        step=0,
-        eos_id=model.tokenizer.eos_id,
-        decode=decode,
-    )
-    return [[(decode(list(c.ids)), len(c.ids), c.finish) for c in group] for group in groups]
-
-
 def visible(text: str) -> str:
     """Text for a terminal: its lines are kept, everything that a terminal would obey is not."""
     from lineal.train.console import clean
@@ -224,7 +147,7 @@ def visible(text: str) -> str:
 
 def evaluate(words: list[str]) -> int:
     """`lineal eval MODEL --data FILE`: pass@1, pass@k and greedy accuracy."""
-    read = _read(words, EvalConfig(), "eval MODEL [--data FILE] [--reward NAME] [--samples N]")
+    read = read_words(words, EvalConfig(), "eval MODEL [--data FILE] [--reward NAME] [--samples N]")
     if read is None:
         return 0
     name, config = read

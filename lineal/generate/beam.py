@@ -14,6 +14,7 @@ from lineal.generate.prefill import cache_dtype, evaluating, read_prompts, room
 from lineal.generate.step import one_token_pass
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import Decoder
+from lineal.ops.filters import no_repeat_ngram
 from lineal.types import Completion
 
 
@@ -46,16 +47,27 @@ class BeamSearch:
     length_penalty: alpha in sum_t logp(y_t) / |y|^alpha; 0 compares plain sums (which favours short completions),
     1 compares means.
     max_batch: most hypotheses decoded at once; prompts beyond it are searched afterwards.
+    no_repeat_ngram: no sequence of this many tokens occurs twice in prompt and completion; 0 turns it off.
+    stop_ids: tokens that end a completion, beside the end-of-text token.
     """
 
     beams: int = 4
     max_new_tokens: int = 256
     length_penalty: float = 1.0
     max_batch: int = 512
+    no_repeat_ngram: int = 0
+    stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for name, least in (("beams", 1), ("max_new_tokens", 1), ("length_penalty", 0), ("max_batch", 1)):
+        least_of = {
+            "beams": 1,
+            "max_new_tokens": 1,
+            "length_penalty": 0,
+            "max_batch": 1,
+            "no_repeat_ngram": 0,
+        }
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
 
@@ -78,19 +90,27 @@ class BeamSearch:
         with evaluating(model):
             for first in range(0, len(prompts), at_once):
                 part = slice(first, first + at_once)
-                reader = _Continuing(model, [tuple(p) for p in prompts[part]], limits[part], self.beams)
-                found += self.search(reader, limits[part], eos_id)
+                own = [tuple(prompt) for prompt in prompts[part]]
+                reader = _Continuing(model, own, limits[part], self.beams)
+                found += self.search(reader, limits[part], eos_id, prompts=own)
         return found
 
     def search(
-        self, reader: Reader, limits: Sequence[int], eos_id: int | None, banned: Sequence[int] = ()
+        self,
+        reader: Reader,
+        limits: Sequence[int],
+        eos_id: int | None,
+        banned: Sequence[int] = (),
+        prompts: Sequence[tuple[int, ...]] | None = None,
     ) -> list[list[Hypothesis]]:
         """The best hypotheses of each of P searches that share a reader.
 
         limits: longest completion of each. banned: ids that no hypothesis takes; the probabilities of the others stay
-        what they are.
+        what they are, here and where n-grams are blocked. prompts: whose n-grams count too.
         """
-        searches = [_Search(self, limit, eos_id) for limit in limits]
+        ends = frozenset(self.stop_ids if eos_id is None else (eos_id, *self.stop_ids))
+        starts = prompts or [()] * len(limits)
+        searches = [_Search(self, limit, ends, prompt) for limit, prompt in zip(limits, starts, strict=True)]
         logits_NV = reader.start()
         while order := _extend(searches, logits_NV, banned):
             logits_NV = reader.read(order, [live[1][-1] for search in searches for live in search.live])
@@ -103,7 +123,8 @@ class _Search:
 
     settings: BeamSearch
     limit: int
-    eos_id: int | None
+    ends: frozenset[int]
+    prompt: tuple[int, ...] = ()
     live: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = field(
         default_factory=lambda: [(0.0, (), ())]
     )
@@ -118,7 +139,7 @@ class _Search:
         for rank, (parent, token, logp) in enumerate(candidates):
             total, ids, logps = self.live[parent]
             grown = (total + logp, (*ids, token), (*logps, logp))
-            if token == self.eos_id:
+            if token in self.ends:
                 if rank < self.settings.beams:
                     self._finish(grown, "stop")
             elif len(live) < self.settings.beams:
@@ -175,8 +196,10 @@ def _extend(searches: list[_Search], logits_NV: Tensor, banned: Sequence[int] = 
     lse_N1 = torch.logsumexp(wide_NV, -1, keepdim=True).double()
     if banned:
         wide_NV = wide_NV.index_fill(1, torch.tensor(banned, device=wide_NV.device), float("-inf"))
-    # At most one continuation of each hypothesis ends it: twice the beam leaves enough that do not.
-    most = 2 * searches[0].settings.beams
+    if searches[0].settings.no_repeat_ngram:
+        wide_NV = _without_repeats(searches, wide_NV)
+    # So many continuations of each hypothesis may end it: the rest of `most` leaves enough that do not.
+    most = (1 + max(1, len(searches[0].ends))) * searches[0].settings.beams
     best = wide_NV.topk(min(most, wide_NV.shape[1]))
     logp_NK, token_NK = best.values.double() - lse_N1, best.indices
     live = [search for search in searches if search.live]
@@ -189,7 +212,8 @@ def _extend(searches: list[_Search], logits_NV: Tensor, banned: Sequence[int] = 
     parents, order, row = (flat_PM // taken).tolist(), [], 0
     for number, search in enumerate(live):
         candidates = zip(parents[number], tokens[number], logps[number], strict=True)
-        order += [row + p for p in search.extend([c for c in candidates if c[0] < counts[number]])]
+        possible = [c for c in candidates if c[0] < counts[number] and c[2] > float("-inf")]
+        order += [row + p for p in search.extend(possible)]
         row += counts[number]
     return order
 
@@ -202,3 +226,13 @@ def _by_search(x_NK: Tensor, counts: list[int], fill: float) -> Tensor:
     there_PL = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
     table_PLK[there_PL.to(x_NK.device)] = x_NK
     return table_PLK.flatten(1)
+
+
+def _without_repeats(searches: list[_Search], logits_NV: Tensor) -> Tensor:
+    """The logits without the tokens that would complete an n-gram for the second time."""
+    said = [[*search.prompt, *live[1]] for search in searches for live in search.live]
+    lengths = [len(ids) for ids in said]
+    padded = [[*ids, *[0] * (max(lengths) - len(ids))] for ids in said]
+    device = logits_NV.device
+    history_NT, length_N = torch.tensor(padded, device=device), torch.tensor(lengths, device=device)
+    return no_repeat_ngram(logits_NV, history_NT.long(), length_N, searches[0].settings.no_repeat_ngram)

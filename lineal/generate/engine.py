@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lineal.errors import NonFiniteError, UsageError
 from lineal.generate.draw import draw, greedy, temper
-from lineal.generate.penalties import Memory, truncate
+from lineal.generate.penalties import Memory, shape
 from lineal.generate.prefill import Request, Waiting, cache_dtype, evaluating, room
 from lineal.generate.random import row_key
 from lineal.generate.routes import RouteLog
@@ -21,7 +21,6 @@ from lineal.generate.timeline import Timeline
 from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import Decoder
 from lineal.models.gating import Routes
-from lineal.ops import filters
 from lineal.types import Completion
 
 CACHE_CHUNK = 64
@@ -70,13 +69,13 @@ def generate(
     Runs in eval mode and without gradients. Raises UsageError for prompts that are empty or leave no room in the
     context, NonFiniteError when the model's scores are nan or infinite.
     """
-    requests = _requests(model, prompts, settings, options)
+    requests = requests_of(model, prompts, settings, options)
     answers: list[Completion | None] = [None] * len(requests)
     progress, should_stop = options.get("progress"), options.get("should_stop")
     done = 0
     if requests:
         with evaluating(model):
-            batch = _Batch(model, requests, settings, options)
+            batch = Batch(model, requests, settings, options)
             while batch.busy:
                 if should_stop is not None and should_stop():
                     raise Interrupted(f"stopped after {done} of {len(requests)} completions")
@@ -92,9 +91,10 @@ def generate(
     return [complete[i * samples : (i + 1) * samples] for i in range(len(prompts))]
 
 
-def _requests(
+def requests_of(
     model: Decoder, prompts: Sequence[Sequence[int]], settings: Sampling, options: Options
 ) -> list[Request]:
+    """Every completion that is asked for, in the order of the answer."""
     samples, seed, step = options.get("samples", 1), options.get("seed", 0), options.get("step", 0)
     if samples < 1:
         raise UsageError(f"samples is {samples}: ask for at least 1 completion per prompt.")
@@ -119,7 +119,7 @@ def _requests(
     return found
 
 
-class _Batch:
+class Batch:
     """The rows being decoded, in slots 0..n-1, and those who wait; every part of a row's state moves with it."""
 
     def __init__(self, model: Decoder, requests: list[Request], settings: Sampling, options: Options):
@@ -141,6 +141,7 @@ class _Batch:
         self.read = one_token_pass(model, settings.half)
         self.rows: list[Request] = []
         self.token_N = torch.zeros(0, dtype=torch.int64, device=place)
+        self.logp_N = torch.zeros(0, dtype=torch.float64, device=place)
         self.next_cap = 0
 
     @property
@@ -159,7 +160,7 @@ class _Batch:
         self.timeline.record(token_N, logp_N)
         if self.memory is not None:
             self.memory.push(token_N, max(self.cache.lengths[: len(self.rows)]) + 1)
-        self.token_N = token_N
+        self.token_N, self.logp_N = token_N, logp_N
 
     def leave(self) -> list[tuple[int, Completion]]:
         """Rows that are done leave; the others close ranks. Gives request numbers and completions."""
@@ -217,12 +218,11 @@ class _Batch:
         if settings.faithful:
             token_N = draw(logp_NV, uniform_N)
         else:
-            if self.memory is not None:
-                logits_NV = self.memory.penalise(logits_NV.double())
+            if settings.filters != ("temperature",):
+                logits_NV = shape(logits_NV.double(), settings, self.memory)
             if settings.temperature == 0:
                 token_N = greedy(logits_NV)
             else:
-                logits_NV = truncate(filters.temperature(logits_NV.double(), settings.temperature), settings)
                 token_N = draw(torch.log_softmax(logits_NV, -1), uniform_N)
         return token_N, logp_NV.gather(1, token_N[:, None]).squeeze(1)
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from lineal.generate.sampling import Sampling
 from lineal.ops import filters
 
+PENALTIES = ("repetition", "frequency", "presence", "no_repeat_ngram")
+"""The filters that depend on what came before."""
+
 
 class Memory:
     """Per slot: how often each token was generated, which tokens occurred at all, and the tokens in order.
@@ -61,23 +64,16 @@ class Memory:
             self.token_BT[:rows].scatter_(1, self.length_B[:rows, None], token_N[:, None])
         self.length_B[:rows] += 1
 
-    def penalise(self, logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-        """The logits of the first N slots under this memory: repetition, frequency, presence, n-grams."""
-        s, rows = self.settings, len(logits_NV)
-        if self.seen_BV is not None:
-            logits_NV = filters.repetition_huggingface(logits_NV, self.seen_BV[:rows], s.repetition_penalty)
-        if self.count_BV is not None:
-            count_NV = self.count_BV[:rows]
-            if s.repetition_penalty != 1 and self.seen_BV is None:
-                logits_NV = filters.repetition(logits_NV, count_NV, s.repetition_penalty)
-            if s.frequency_penalty:
-                logits_NV = filters.frequency(logits_NV, count_NV, s.frequency_penalty)
-            if s.presence_penalty:
-                logits_NV = filters.presence(logits_NV, count_NV, s.presence_penalty)
-        if self.token_BT is not None:
-            length_N = self.length_B[:rows]
-            logits_NV = filters.no_repeat_ngram(logits_NV, self.token_BT[:rows], length_N, s.no_repeat_ngram)
-        return logits_NV
+    def penalise(self, name: str, logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """The logits of the first N slots after one penalty: repetition, frequency, presence or no_repeat_ngram."""
+        rows, value = len(logits_NV), self.settings.value(name)
+        if name == "no_repeat_ngram":
+            assert self.token_BT is not None
+            return filters.no_repeat_ngram(logits_NV, self.token_BT[:rows], self.length_B[:rows], int(value))
+        if name == "repetition" and self.seen_BV is not None:
+            return filters.repetition_huggingface(logits_NV, self.seen_BV[:rows], value)
+        assert self.count_BV is not None
+        return COUNTING[name](logits_NV, self.count_BV[:rows], value)
 
     def _widen(self, needed: int) -> None:
         assert self.token_BT is not None
@@ -86,12 +82,36 @@ class Memory:
             self.token_BT = torch.nn.functional.pad(self.token_BT, (0, max(needed, 2 * have) - have))
 
 
-def truncate(logits_NV: Float[Tensor, "N V"], settings: Sampling) -> Float[Tensor, "N V"]:
-    """Top-k, then top-p, then min-p, on logits that the temperature has already divided."""
-    if settings.top_k:
-        logits_NV = filters.top_k(logits_NV, settings.top_k)
-    if settings.top_p < 1:
-        logits_NV = filters.top_p(logits_NV, settings.top_p)
-    if settings.min_p:
-        logits_NV = filters.min_p(logits_NV, settings.min_p)
+COUNTING = {
+    "repetition": filters.repetition,
+    "frequency": filters.frequency,
+    "presence": filters.presence,
+}
+"""The penalties that ask how often a token was generated."""
+
+
+def act(
+    name: str, logits_NV: Float[Tensor, "N V"], settings: Sampling, memory: Memory | None
+) -> Float[Tensor, "N V"]:
+    """The logits after the filter of that name.
+
+    memory: what the rows have generated, where a penalty is on. Temperature 0 passes logits on as they are: greedy
+    decoding takes the most probable of what is left at the end.
+    """
+    if name in PENALTIES:
+        assert memory is not None
+        return memory.penalise(name, logits_NV)
+    if name == "temperature":
+        return logits_NV / (settings.temperature or 1.0)
+    if name == "top_k":
+        return filters.top_k(logits_NV, settings.top_k)
+    if name == "top_p":
+        return filters.top_p(logits_NV, settings.top_p)
+    return filters.min_p(logits_NV, settings.min_p)
+
+
+def shape(logits_NV: Float[Tensor, "N V"], settings: Sampling, memory: Memory | None) -> Float[Tensor, "N V"]:
+    """The logits after all filters that are on, in the order of `settings.filter_order`."""
+    for name in settings.filters:
+        logits_NV = act(name, logits_NV, settings, memory)
     return logits_NV

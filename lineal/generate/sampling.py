@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 from lineal.errors import UsageError
 
+FILTERS = (
+    "repetition", "frequency", "presence", "no_repeat_ngram", "temperature", "top_k", "top_p", "min_p",
+)  # fmt: skip
+"""Every filter by its name, in the order in which they act unless `filter_order` says otherwise."""
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How completions are sampled: their length, the filters on the distribution, what stops them.
 
-    Filters act in the order of the fields: penalties and n-gram blocking on the logits, then temperature, top-k,
-    top-p, min-p. Each is off at its default. Their formulas are in `lineal.ops.filters`.
+    Filters act in the order that `filter_order` names: penalties and n-gram blocking on the logits, then temperature,
+    top-k, top-p, min-p, unless it says otherwise. Each is off at its default. Their formulas are in
+    `lineal.ops.filters`.
     """
 
     max_new_tokens: int = 256
@@ -35,6 +41,8 @@ class Sampling:
     """Keep the smallest set of most probable tokens whose probabilities reach p; 1 keeps all."""
     min_p: float = 0.0
     """Keep tokens at least min_p times as probable as the most probable one; 0 keeps all."""
+    filter_order: tuple[str, ...] = FILTERS
+    """The order in which filters act; those that are off may be left out, one that is on may not."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion; their tokens are kept."""
     stop_ids: tuple[int, ...] = ()
@@ -65,6 +73,33 @@ class Sampling:
         ):
             if not holds:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: it must be {allowed}.")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        order = self.filter_order
+        strange = [name for name in order if name not in FILTERS]
+        if strange:
+            raise UsageError(f"filter_order names {strange[0]!r}, which is none of {', '.join(FILTERS)}.")
+        if len(set(order)) < len(order):
+            raise UsageError(f"filter_order {' '.join(order)} names a filter twice: each acts once.")
+        missing = [name for name in FILTERS if self.uses(name) and name not in order]
+        if missing:
+            raise UsageError(
+                f"{missing[0]} is on, but filter_order {' '.join(order)} leaves it out: name it where it is to act."
+            )
+
+    def uses(self, name: str) -> bool:
+        """Whether the filter of that name is on."""
+        return self.value(name) != (1 if name in ("repetition", "temperature", "top_p") else 0)
+
+    def value(self, name: str) -> float:
+        """The number that the filter of that name takes."""
+        return getattr(self, f"{name}_penalty" if name in FILTERS[:3] else name)
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters that are on, in the order in which they act."""
+        return tuple(name for name in self.filter_order if self.uses(name))
 
     @property
     def truncates(self) -> bool:

@@ -366,14 +366,15 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> Decoder:
-        """Draw fresh weights: N(0, 0.02), projections into the residual stream scaled by 1/sqrt(2 L) (GPT-2).
+        """Draw fresh weights: N(0, 0.02), projections into the residual stream scaled by 1/sqrt(2 L) (GPT-2; not where
+        the norm comes after the sum, as in GPT-1).
 
         Noisy gates start at zero: no signal and some noise (Shazeer et al. 2017, appendix A).
 
         The draw depends on the seed and the configuration only: not on the device, the dtype or global state.
         """
         generator = torch.Generator().manual_seed(seed)
-        residual = 0.02 / (2 * self.config.layers) ** 0.5
+        residual = 0.02 if self.config.norm_place == "post" else 0.02 / (2 * self.config.layers) ** 0.5
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)

@@ -78,14 +78,15 @@ def frequency(
     logits_BV: Float[Tensor, "B V"], count_BV: Int[Tensor, "B V"], penalty: float
 ) -> Float[Tensor, "B V"]:
     """logit - penalty * n for a token generated n times before."""
-    return logits_BV - penalty * count_BV
+    # A number times an integer tensor would be float32, whatever the logits are.
+    return logits_BV - penalty * count_BV.to(logits_BV.dtype)
 
 
 def presence(
     logits_BV: Float[Tensor, "B V"], count_BV: Int[Tensor, "B V"], penalty: float
 ) -> Float[Tensor, "B V"]:
     """logit - penalty for a token generated before, however often."""
-    return logits_BV - penalty * (count_BV > 0)
+    return logits_BV - penalty * (count_BV > 0).to(logits_BV.dtype)
 
 
 def no_repeat_ngram(

@@ -3,6 +3,8 @@
 RECIPES = {
     "demo": "lineal.recipes.demo",
     "transformer": "lineal.recipes.transformer",
+    "gpt": "lineal.recipes.gpt",
+    "finetune": "lineal.recipes.finetune",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",
     "moe": "lineal.recipes.moe",

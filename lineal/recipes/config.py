@@ -11,6 +11,8 @@ from lineal.train.environment_options import (
     PolicyOptions,
     StepAlgorithmOptions,
 )
+from lineal.train.finetune.options import FinetuneConfig, TaskOptions, TuningOptions
+from lineal.train.gpt_options import CorpusOptions, GPTConfig
 from lineal.train.mixture_options import ExpertOptions, MixtureConfig
 from lineal.train.options import (
     AlgorithmOptions,
@@ -28,11 +30,14 @@ from lineal.train.options import (
 
 __all__ = [
     "AlgorithmOptions",
+    "CorpusOptions",
     "DataOptions",
     "EnvironmentConfig",
     "EnvironmentOptions",
     "EnvironmentRunOptions",
     "ExpertOptions",
+    "FinetuneConfig",
+    "GPTConfig",
     "LanguageConfig",
     "MixtureConfig",
     "ModelOptions",
@@ -43,6 +48,8 @@ __all__ = [
     "RunOptions",
     "SamplingOptions",
     "StepAlgorithmOptions",
+    "TaskOptions",
+    "TuningOptions",
     "from_json",
     "to_json",
     "with_options",

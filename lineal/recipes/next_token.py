@@ -1,4 +1,4 @@
-"""The loop of pretrain, sft and moe: next-token cross-entropy on packed text, or on completions only."""
+"""The loop of pretrain, gpt, sft and moe: next-token cross-entropy on packed text, or on completions only."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from lineal.objectives.algorithm import Group
 from lineal.objectives.balance import Balance
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
-from lineal.recipes.config import LanguageConfig, MixtureConfig
+from lineal.recipes.config import GPTConfig, LanguageConfig, MixtureConfig
 from lineal.tokenizers import Tokenizer
-from lineal.train.blocks import pack, split_stream
 from lineal.train.build import build_model
 from lineal.train.collect import Source
 from lineal.train.console import note
@@ -28,7 +27,15 @@ from lineal.train.data import read_documents
 from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
-from lineal.train.language import Reader, Text, gold_sheet, held_out_loss, pair_losses, text_losses
+from lineal.train.language import (
+    Reader,
+    Text,
+    gold_sheet,
+    held_out_figures,
+    pair_losses,
+    text_losses,
+    text_of,
+)
 from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.routing import Balanced
@@ -50,8 +57,10 @@ from lineal.train.sharding import refresh, spread, whole
 from lineal.train.specialists import specialists
 from lineal.train.tasks import build_scorer, longest_completion, read_task
 
-Config = LanguageConfig | MixtureConfig
+Reading = LanguageConfig | MixtureConfig
 """Of pretrain and sft, and of moe, which learns from plain text only."""
+Config = Reading | GPTConfig
+"""Of gpt too, which reads its text in its own way."""
 
 EVAL_TOKENS = 1 << 17
 """Most validation tokens that an evaluation on the way reads; the final one reads all."""
@@ -113,10 +122,12 @@ def train(config: Config, run: Run, parts: Parts, ranks: Ranks) -> None:
     """All steps that are left to take, and the final model."""
     shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
     schedule = make_schedule(
-        config.optimiser.schedule, config.run.steps, min(config.optimiser.warmup, config.run.steps), 0.1
+        config.optimiser.schedule,
+        config.run.steps,
+        min(config.optimiser.warmup, config.run.steps),
+        config.optimiser.floor,
     )
-    live = False if config.run.quiet else None
-    limit = config.run.time_limit
+    live, limit = False if config.run.quiet else None, config.run.time_limit
     with Progress(config.run.steps, shown, stream=ranks.voice, live=live, seconds=limit) as progress:
         done, saved = restore(run, parts.decoder, {"policy": parts.optimiser}, ranks)
         guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
@@ -149,7 +160,7 @@ def train(config: Config, run: Run, parts: Parts, ranks: Ranks) -> None:
     _finish(config, run, parts, done)
 
 
-def read(config: Config) -> tuple[TextTask | None, list[str], str, int]:
+def read(config: Reading) -> tuple[TextTask | None, list[str], str, int]:
     """The task (sft) or the documents (pretrain), the alphabet, and the context a fresh model needs."""
     if config.data.prompt_field == "text":
         if config.data.data is None:
@@ -178,16 +189,23 @@ Make = Callable[[Any, str, int, int], tuple[Reader, Tokenizer]]
 """(model options, alphabet, context, seed) -> a model and its tokenizer."""
 
 
-def build(config: Config, run: Run, ranks: Ranks = ALONE, make: Make = build_model) -> Parts:
+def build(config: Reading, run: Run, ranks: Ranks = ALONE, make: Make = build_model) -> Parts:
     """Data, model and optimiser, placed on their device."""
     task, documents, alphabet, context = read(config)
     decoder, tokenizer = make(config.model, alphabet, context, config.run.seed)
     data: Text | Pairs
     if task is None or isinstance(config, MixtureConfig):
-        data = text_of(config, documents, tokenizer)
+        data = text_of(documents, tokenizer, config.data.held_out)
     else:
         data = _pairs(config, task, tokenizer, ranks)
-    tokens = config.optimiser.batch_size * (config.optimiser.block if task is None else 16)
+    return assemble(config, run, ranks, data, decoder, tokenizer)
+
+
+def assemble(
+    config: Config, run: Run, ranks: Ranks, data: Text | Pairs, decoder: Reader, tokenizer: Tokenizer
+) -> Parts:
+    """Model and optimiser placed on their device, beside the data."""
+    tokens = config.optimiser.batch_size * (config.optimiser.block if isinstance(data, Text) else 16)
     device = place(decoder, run, config.model, tokens, ranks)
     dealt = isinstance(config, MixtureConfig) and config.experts.expert_parallel
     twin, options = spread(decoder, ranks, config.model.shard or dealt, experts=dealt), config.optimiser
@@ -209,14 +227,6 @@ def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer, ranks: 
     order, scorer = Order(len(task.train), config.run.seed), build_scorer(config.data, task, limit)
     source = Source(task.train, order, tokenizer, scorer, Group(1), sampling, config.run.seed, ranks=ranks)
     return Pairs(task, source)
-
-
-def text_of(config: Config, documents: list[str], tokenizer: Tokenizer) -> Text:
-    """The documents as one stream of tokens, its last part held out."""
-    ids = [tokenizer.encode(document) for document in documents]
-    stream_N = pack(ids, tokenizer.eos_id if len(ids) > 1 else None)
-    train_N, held_N = split_stream(stream_N, config.data.held_out)
-    return Text(train_N, held_N, len(tokenizer.decode(held_N[1:].tolist()).encode()))
 
 
 def train_step(config: Config, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
@@ -258,9 +268,7 @@ def train_step(config: Config, parts: Parts, step: int, guard: Guard) -> dict[st
 def _check(config: Config, parts: Parts, step: int, *, whole: bool) -> dict[str, float]:
     """Held-out figures: loss for text; accuracy for pairs (on validation prompts unless it is the final one)."""
     if isinstance(parts.data, Text):
-        return parts.data.figures(
-            held_out_loss(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
-        )
+        return held_out_figures(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
     return _evaluation(config, parts, parts.data, step, whole).metrics()
 
 
@@ -277,10 +285,9 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
         facts |= _final_text(run, parts, parts.data, step)
-        for record in (
-            [] if parts.balance is None else specialists(parts.actor(), parts.data.held_N, parts.tokenizer)
-        ):
-            run.sample(step, record)
+        if parts.balance is not None:
+            for record in specialists(parts.actor(), parts.data.held_N, parts.tokenizer):
+                run.sample(step, record)
     else:
         found = _evaluation(config, parts, parts.data, step, whole=True)
         log_final(run, step, found)
@@ -292,10 +299,12 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
 
 def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]:
     """The held-out figures of text, logged and said; returned as a model card states them."""
-    found = text.figures(held_out_loss(parts.actor(), text, parts.scoring))
+    found = held_out_figures(parts.actor(), text, parts.scoring)
     run.log(step, {**found, "eval/final": True})
-    loss, perplexity, bits = found.values()
+    loss, perplexity, bits, accuracy = found.values()
     note(
-        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte"
+        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte, "
+        f"{100 * accuracy:.1f} % of tokens right"
     )
-    return {"held-out loss": f"{loss:.4f}", "perplexity": f"{perplexity:.2f}", "bits per byte": f"{bits:.4f}"}
+    names = ("held-out loss", "perplexity", "bits per byte", "token accuracy")
+    return {name: f"{value:.4f}" for name, value in zip(names, found.values(), strict=True)}

@@ -20,7 +20,7 @@ from lineal.models.gating import Routes
 from lineal.models.lstm import RecurrentModel
 from lineal.models.policy import ActorCritic
 from lineal.tokenizers import Tokenizer
-from lineal.train.blocks import Blocks, random_blocks, sequential_blocks
+from lineal.train.blocks import Blocks, pack, random_blocks, sequential_blocks, split_stream
 from lineal.train.collect import to_rollout
 from lineal.train.gathered import Gathered
 from lineal.train.routing import Balanced
@@ -43,11 +43,18 @@ class Text:
     held_N: Tensor
     held_bytes: int = 0
 
-    def figures(self, loss: float) -> dict[str, float]:
-        """A held-out loss in nats per token; exp(loss); and loss * tokens / (bytes ln 2), comparable between tokenizers."""
+    def figures(self, loss: float, accuracy: float) -> dict[str, float]:
+        """A held-out loss in nats per token; exp(loss); loss * tokens / (bytes ln 2), comparable between tokenizers; and
+        the share of tokens that were the most probable one.
+        """
         bits = loss * (len(self.held_N) - 1) / (max(1, self.held_bytes) * math.log(2))
         perplexity = math.exp(loss) if loss < 700 else math.inf
-        return {"eval/loss": loss, "eval/perplexity": perplexity, "eval/bits_per_byte": bits}
+        return {
+            "eval/loss": loss,
+            "eval/perplexity": perplexity,
+            "eval/bits_per_byte": bits,
+            "eval/token_accuracy": accuracy,
+        }
 
 
 def text_losses(
@@ -73,7 +80,7 @@ def text_losses(
         routes = None
         if balanced is not None:
             routes = balanced.routes(mine or range(1), block, decoder.device, ranks, bool(mine))
-        loss = _block_loss(decoder, scoring, blocks, routes) / (rows * block)
+        loss = _block_loss(decoder, scoring, blocks, routes)[0] / (rows * block)
         loss = loss if mine else 0 * loss
         if balanced is not None and routes is not None:
             share = min(size, rows - start) / rows
@@ -103,28 +110,50 @@ def gold_sheet(examples: Sequence[Example], tokenizer: Tokenizer, decoder: Decod
     return Sheet.of(to_rollout(Gathered(list(examples), prompts, answers, [], rewards), decoder.device))
 
 
+def text_of(documents: Sequence[str], tokenizer: Tokenizer, held_out: float) -> Text:
+    """The documents as one stream of tokens, its last part held out."""
+    train_N, held_N = split_stream(stream_of(documents, tokenizer), held_out)
+    return Text(train_N, held_N, bytes_of(held_N, tokenizer))
+
+
+def stream_of(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
+    """All documents as one stream of ids, the end-of-text token after each where there are several."""
+    ids = [tokenizer.encode(document) for document in documents]
+    return pack(ids, tokenizer.eos_id if len(ids) > 1 else None)
+
+
+def bytes_of(stream_N: Tensor, tokenizer: Tokenizer) -> int:
+    """Bytes of what a stream says after its first token, which nothing predicts."""
+    return len(tokenizer.decode(stream_N[1:].tolist()).encode())
+
+
 @torch.no_grad()
-def held_out_loss(decoder: Reader, text: Text, scoring: Scoring, most: int = 0) -> float:
-    """Mean cross-entropy over the held-out stream (its first `most` tokens; 0: all), every token once."""
+def held_out_figures(decoder: Reader, text: Text, scoring: Scoring, most: int = 0) -> dict[str, float]:
+    """The figures of the held-out stream (of its first `most` tokens; 0: all), every token once."""
     decoder.eval()
     ranks = scoring.ranks
     stream_N = text.held_N[: most + 1] if most else text.held_N
-    total = count = 0.0
+    sums_3 = torch.zeros(3, dtype=torch.float64)
     for number, blocks in enumerate(sequential_blocks(stream_N, decoder.config.context, 64)):
         if number % ranks.world == ranks.rank:
-            total += float(_block_loss(decoder, scoring, blocks))
-            count += float(blocks.mask_BT.sum())
-    totals, counts = zip(*ranks.gather_json([total, count]), strict=True)
-    return sum(totals) / max(1.0, sum(counts))
+            loss, right = _block_loss(decoder, scoring, blocks)
+            sums_3 += torch.tensor(
+                [float(loss), float(right), float(blocks.mask_BT.sum())], dtype=torch.float64
+            )
+    loss, right, count = (sum(part) for part in zip(*ranks.gather_json(sums_3.tolist()), strict=True))
+    return text.figures(loss / max(1.0, count), right / max(1.0, count))
 
 
-def _block_loss(decoder: Reader, scoring: Scoring, blocks: Blocks, routes: Routes | None = None) -> Tensor:
-    """Summed cross-entropy of the blocks' counted targets."""
+def _block_loss(
+    decoder: Reader, scoring: Scoring, blocks: Blocks, routes: Routes | None = None
+) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy of the blocks' counted targets, and how many of them were the most probable token."""
     device = decoder.device
     with scoring.precision(device):
         hidden_BTD = decoder(blocks.input_BT.to(device), routes=routes)
         logits_NV = decoder.logits(hidden_BTD.flatten(0, 1))
     target_N = blocks.target_BT.masked_fill(~blocks.mask_BT, -100).flatten().to(device)
-    return F.cross_entropy(
-        logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV, target_N, reduction="sum"
-    )
+    wide_NV = logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV
+    loss = F.cross_entropy(wide_NV, target_N, reduction="sum")
+    right = torch.zeros(()) if decoder.training else (logits_NV.argmax(-1) == target_N).sum()
+    return loss, right

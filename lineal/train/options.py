@@ -238,6 +238,8 @@ class OptimiserOptions:
     """constant, linear or cosine."""
     warmup: int = 50
     """Steps of linear warm-up."""
+    floor: float = 0.1
+    """Share of the peak that linear and cosine end at."""
     weight_decay: float = 0.01
     """Decoupled weight decay, on matrices only."""
     beta1: float = 0.9
@@ -252,7 +254,9 @@ class OptimiserOptions:
     """sft: stop once sampled accuracy on validation prompts reaches this; 0 for never."""
 
     def __post_init__(self) -> None:
-        at_least(self, batch_size=1, block=1, learning_rate=0, warmup=0, max_grad_norm=0, token_budget=1)
+        at_least(
+            self, batch_size=1, block=1, learning_rate=0, warmup=0, floor=0, max_grad_norm=0, token_budget=1
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lineal.web.page import escape, page, show, table
 from lineal.web.panels import charts
 from lineal.web.read import RunView, find_runs, read_run
 from lineal.web.samples import moments, samples_section
+from lineal.web.scores import scores_section
 
 
 def write_report(folder: Path | str) -> Path:
@@ -52,6 +53,7 @@ def render(run: RunView) -> str:
         _formula(run),
         samples_section(run),
         experts_section(run),
+        scores_section(run),
         _options(run),
         _next(run),
         '<footer class="soft">Written by lineal; no script, no network.</footer>',
@@ -321,6 +323,8 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
         ]
     if run.recipe == "transformer":
         return [(f"lineal translate {path} < FILE", "translate sentences, one a line"), others]
+    if run.recipe == "finetune":
+        return [(f"lineal predict {path} < FILE", "a label for each line"), others]
     before, after = moments(run)
     prompt = next((s.prompt for s in (*after, *before) if s.prompt.isprintable() and len(s.prompt) < 200), "")
     commands = []
@@ -328,7 +332,13 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
         commands.append(
             (f"lineal generate {path} --prompt {shlex.quote(prompt)}", "sample from the trained model")
         )
-    if run.recipe not in ("pretrain", "moe"):
+    if run.recipe == "gpt":
+        further = f"lineal run finetune --model {path} --data FILE"
+        commands += [
+            (f"lineal generate {path} --prompt 'It was' --stream", "let it write"),
+            (further, "tune it on labelled texts"),
+        ]
+    if run.recipe not in ("pretrain", "moe", "gpt"):
         commands.append((f"lineal eval {path} --samples 8", "pass@1 and pass@8 on the held-out prompts"))
         further = f"lineal run dapo --model {path}{_same_task(run)}{_gentle_rate(run)}"
         commands.append((further, "train it further, with another algorithm"))

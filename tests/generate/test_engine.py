@@ -15,11 +15,10 @@ from lineal.errors import NonFiniteError, UsageError
 from lineal.generate import engine
 from lineal.generate.draw import draw, temper
 from lineal.generate.engine import Interrupted, generate
-from lineal.generate.penalties import Memory, truncate
+from lineal.generate.penalties import Memory, shape
 from lineal.generate.random import reference_uniform, row_key
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import PRESETS, Decoder
-from lineal.ops import filters
 from lineal.types import Completion
 
 PROMPTS = [[3], [5, 1, 7], [2, 2], [12, 11, 10, 9, 8, 7], [5, 1, 7], [4, 0, 4, 1]]
@@ -35,6 +34,13 @@ KINDS = {
     "ngram": dataclasses.replace(
         PLAIN, no_repeat_ngram=2, repetition_penalty=1.3, repetition_mode="huggingface"
     ),
+    "in another order": dataclasses.replace(
+        PLAIN,
+        temperature=1.4,
+        top_p=0.8,
+        frequency_penalty=0.6,
+        filter_order=("top_p", "frequency", "temperature"),
+    ),
     "greedy, penalised": dataclasses.replace(PLAIN, temperature=0.0, frequency_penalty=0.5),
 }
 
@@ -47,11 +53,10 @@ def naive(model: Decoder, prompt: Sequence[int], s: Sampling, key: int, eos_id: 
     while True:
         logits_1V = model.logits(model(torch.tensor([[*prompt, *ids]]))[:, -1])
         logp_1V = temper(logits_1V, s.temperature)
-        shaped_1V = memory.penalise(logits_1V.double())
+        shaped_1V = shape(logits_1V.double(), s, memory)
         if s.temperature == 0:
             token = int(shaped_1V.argmax())
         else:
-            shaped_1V = truncate(filters.temperature(shaped_1V, s.temperature), s)
             uniform = torch.tensor([reference_uniform(key, len(ids))])
             token = int(draw(shaped_1V.log_softmax(-1), uniform))
         ids.append(token)

@@ -1,4 +1,4 @@
-"""What the penalties remember, against counting the tokens again at every step."""
+"""What the penalties remember, against counting the tokens again at every step; and the filters in their order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineal.generate.penalties import Memory, truncate
+from lineal.generate.penalties import Memory, shape
 from lineal.generate.sampling import Sampling
 from lineal.ops import filters
 
@@ -60,7 +60,7 @@ def test_memory_is_what_counting_again_gives(kind: str, data: st.DataObject) -> 
         rows += [(one, []) for one in joining]
         x_NV = torch.randn(len(rows), 5, generator=torch.Generator().manual_seed(len(rows))).double()
         expected = [again(memory.settings, x[None], p, ids) for x, (p, ids) in zip(x_NV, rows, strict=True)]
-        torch.testing.assert_close(memory.penalise(x_NV), torch.cat(expected))
+        torch.testing.assert_close(shape(x_NV, memory.settings, memory), torch.cat(expected))
         tokens = data.draw(st.lists(st.integers(0, 4), min_size=len(rows), max_size=len(rows)))
         for (_, ids), token in zip(rows, tokens, strict=True):
             ids.append(token)
@@ -81,7 +81,48 @@ def test_truncations_come_one_after_the_other() -> None:
     x = torch.tensor([[0.4, 0.3, 0.15, 0.1, 0.05]]).log()
     both = Sampling(top_k=3, top_p=0.5)
     # Among the three that top-k keeps, .4 and .3 are .47 and .35: two reach one half, one does not.
-    assert (truncate(x, both) > -torch.inf).tolist() == [[True, True, False, False, False]]
+    assert (shape(x, both, None) > -torch.inf).tolist() == [[True, True, False, False, False]]
     with_min = dataclasses.replace(both, top_p=1.0, min_p=0.5)
-    assert (truncate(x, with_min) > -torch.inf).tolist() == [[True, True, False, False, False]]
-    assert torch.equal(truncate(x, Sampling()), x)
+    assert (shape(x, with_min, None) > -torch.inf).tolist() == [[True, True, False, False, False]]
+    assert torch.equal(shape(x, Sampling(), None), x)
+
+
+def test_the_order_of_filters_is_the_one_that_is_named() -> None:
+    x = torch.tensor([[0.4, 0.3, 0.15, 0.1, 0.05]]).log()
+    # Halving the temperature first sharpens .4 and .3 to .56 and .32: two of them reach .8; by the model's own
+    # probabilities it takes .4, .3 and .15.
+    usual = Sampling(temperature=0.5, top_p=0.8)
+    other = dataclasses.replace(usual, filter_order=("top_p", "temperature"))
+    assert (shape(x, usual, None) > -torch.inf).sum() == 2
+    assert (shape(x, other, None) > -torch.inf).sum() == 3
+
+
+def test_the_whole_chain_is_what_transformers_computes() -> None:
+    process = pytest.importorskip("transformers").generation.logits_process
+    theirs = {
+        "repetition": process.RepetitionPenaltyLogitsProcessor(1.3),
+        "no_repeat_ngram": process.NoRepeatNGramLogitsProcessor(2),
+        "temperature": process.TemperatureLogitsWarper(0.8),
+        "top_k": process.TopKLogitsWarper(6),
+        "top_p": process.TopPLogitsWarper(0.9),
+        "min_p": process.MinPLogitsWarper(0.05),
+    }
+    forward = tuple(theirs)
+    for order in (
+        forward,
+        forward[::-1],
+        ("top_p", "repetition", "top_k", "temperature", "no_repeat_ngram", "min_p"),
+    ):
+        settings = Sampling(
+            repetition_penalty=1.3, repetition_mode="huggingface", no_repeat_ngram=2, temperature=0.8, top_k=6,
+            top_p=0.9, min_p=0.05, filter_order=order,
+        )  # fmt: skip
+        for seed in range(10):
+            generator = torch.Generator().manual_seed(seed)
+            x_BV = 3 * torch.randn(3, 11, generator=generator, dtype=torch.float64)
+            token_BT = torch.randint(4, (3, 9), generator=generator)
+            memory, expected_BV = Memory(settings, 3, 11), x_BV.clone()
+            memory.join(0, [tuple(row) for row in token_BT.tolist()])
+            for name in order:
+                expected_BV = theirs[name](token_BT, expected_BV)
+            torch.testing.assert_close(shape(x_BV, settings, memory), expected_BV)

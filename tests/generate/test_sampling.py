@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
 from lineal.errors import UsageError
-from lineal.generate.sampling import Sampling
+from lineal.generate.sampling import FILTERS, Sampling
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,27 @@ def test_faithful_is_sampling_from_the_policy_itself() -> None:
         Sampling(no_repeat_ngram=2),
     ):
         assert not changed.faithful
+
+
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        (("top_k", "temprature"), "'temprature', which is none of"),
+        (("top_k", "top_k"), "names a filter twice"),
+        (("temperature",), "top_k is on, but filter_order temperature leaves it out"),
+    ],
+)
+def test_an_order_that_means_nothing_is_refused(order: tuple[str, ...], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        Sampling(top_k=3, filter_order=order)
+
+
+def test_filters_that_are_on_are_listed_in_their_order() -> None:
+    assert Sampling().filters == ()
+    asked = Sampling(top_k=3, presence_penalty=0.1, repetition_penalty=1.1, temperature=0.5)
+    assert asked.filters == ("repetition", "presence", "temperature", "top_k")
+    turned = dataclasses.replace(asked, filter_order=FILTERS[::-1])
+    assert turned.filters == asked.filters[::-1]
 
 
 def test_greedy_decoding_has_nothing_to_truncate() -> None:

@@ -125,6 +125,13 @@ def test_frequency_counts_and_presence_does_not() -> None:
     assert filters.presence(logits_BV, count_BV, 0.5).tolist() == [[3.5, -4.5, 1.0]]
 
 
+def test_counting_penalties_are_as_exact_as_the_logits() -> None:
+    logits_BV, count_BV = torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([[3]], dtype=torch.int32)
+    assert filters.frequency(logits_BV, count_BV, 0.4).item() == 0.3 - 0.4 * 3
+    assert filters.presence(logits_BV, count_BV, 0.4).item() == 0.3 - 0.4
+    assert filters.repetition(logits_BV, count_BV, 1.3).item() == pytest.approx(0.3 / 1.3**3, abs=1e-16)
+
+
 @given(SEEDS)
 def test_values_that_turn_a_filter_off_change_nothing(seed: int) -> None:
     x, n = logits(seed), counts(ids(seed))

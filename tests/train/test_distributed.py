@@ -23,7 +23,7 @@ from lineal.objectives.policy import ALGORITHMS, named
 from lineal.recipes.config import OptimiserOptions
 from lineal.tokenizers import CharTokenizer
 from lineal.train.distributed import ALONE, BUCKET, Ranks, deal, is_sharded, joined, sum_gradients, world_size
-from lineal.train.language import Text, gold_sheet, held_out_loss, pair_losses, text_losses
+from lineal.train.language import Text, gold_sheet, held_out_figures, pair_losses, text_losses
 from lineal.train.score import ROUND, Scoring, Sheet, score_all, shared_micro_batches
 from lineal.train.update import Problem, accumulate, frozen_copy, mean_kl
 from lineal.types import Rollout
@@ -249,7 +249,7 @@ def test_pair_losses_add_up() -> None:
 def test_held_out_loss_reads_every_token_once() -> None:
     decoder = make_policy().decoder
     text = Text(torch.arange(30), torch.arange(50) % VOCABULARY)
-    whole = held_out_loss(decoder, text, Scoring())
+    whole = held_out_figures(decoder, text, Scoring())["eval/loss"]
     with torch.no_grad():
         logp = torch.zeros((), dtype=torch.float64)
         for start in range(0, 49, 16):

@@ -1,0 +1,136 @@
+"""The verb `predict`: texts in, what a fine-tuned model tells of them out, row by row."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from lineal.cli_options import help_lines, parse
+from lineal.cli_runs import positionals
+from lineal.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from lineal.train.finetune.options import TaskOptions
+    from lineal.train.finetune.predictor import Prediction, Predictor
+
+USAGE = "predict RUN [TEXT ...] [--option value ...] < FILE"
+BLOCK = 1024
+"""Rows that are read, told and written before the next."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Where rows come from and how answers are written."""
+
+    data: str | None = None
+    """Rows with the columns that the model was trained on: JSONL, CSV, TSV, TXT, Parquet. Without it: standard input."""
+    json: bool = False
+    """One JSON object per row: label and probabilities, or score; otherwise the label or the score alone."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's own choice."""
+
+
+def predict(words: list[str]) -> int:
+    """`lineal predict RUN < file`: a line per row; plain lines are texts, lines that start with { rows of columns."""
+    names, rest = positionals(words)
+    if any(word in rest for word in ("--help", "-h", "--help-all")):
+        print("\n".join([f"lineal {USAGE}", *help_lines(PredictOptions())]))
+        return 0
+    if not names:
+        raise UsageError(f"which model? lineal {USAGE}")
+    options = parse(PredictOptions(), rest)
+    if len(names) == 1 and options.data is None and sys.stdin.isatty():
+        raise UsageError(f"nothing to tell: give texts in quotes, --data FILE, or a file: lineal {USAGE}")
+    model = _load(names[0], options)
+    rows = _rows(model, names[1:], options)
+    while block := list(islice(rows, BLOCK)):
+        for found in model(block):
+            print(_line(found, options.json), flush=True)
+    return 0
+
+
+def _load(name: str, options: PredictOptions) -> Predictor:
+    import torch
+
+    from lineal.train.finetune.predictor import load_predictor
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return load_predictor(name, options.device)
+
+
+def _line(found: Prediction, as_json: bool) -> str:
+    from lineal.train.console import clean
+
+    if as_json:
+        told = {"label": found.label, "probabilities": found.probabilities}
+        return json.dumps({"score": found.score} if found.label is None else told)
+    return f"{found.score:.6g}" if found.label is None else clean(found.label)
+
+
+def _rows(model: Predictor, texts: list[str], options: PredictOptions) -> Iterator[tuple[str, ...]]:
+    columns = _columns(model)
+    if texts:
+        yield from (_plain(text, columns, f"text {number}") for number, text in enumerate(texts, 1))
+    elif options.data is not None:
+        from lineal.train.data import read_rows
+        from lineal.train.finetune.tasks import texts_of
+
+        found = read_rows(options.data, text_field=columns.text_field)
+        yield from (
+            texts_of(row, columns, place) for row, place in zip(found.rows, found.places, strict=True)
+        )
+    else:
+        yield from _standard_input(columns)
+
+
+def _columns(model: Predictor) -> TaskOptions:
+    """The columns of the task that the model was trained on."""
+    from lineal.train.finetune.options import TaskOptions
+
+    saved = model.facts.columns or {}
+    known = {f.name for f in fields(TaskOptions)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known}
+    return TaskOptions(**values)
+
+
+def _standard_input(columns: TaskOptions) -> Iterator[tuple[str, ...]]:
+    from lineal.train.finetune.tasks import texts_of
+
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        place = f"standard input:{number}"
+        try:
+            line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{place}: byte 0x{raw[error.start]:02x} is not UTF-8: convert it first (iconv)."
+            ) from error
+        yield (
+            texts_of(_object(line, place), columns, place)
+            if line.startswith("{")
+            else _plain(line, columns, place)
+        )
+
+
+def _object(line: str, place: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place}: a line that starts with {{ must be a JSON object ({error}).") from error
+
+
+def _plain(line: str, columns: TaskOptions, place: str) -> tuple[str, ...]:
+    if columns.task != "classification":
+        raise DataError(
+            f"{place}: {columns.task} takes several texts: give JSON objects with the columns "
+            f"{columns.text_field!r}, ..., or --data FILE."
+        )
+    if not line.strip():
+        raise DataError(f"{place}: the line is empty: there is nothing to read.")
+    return (line,)

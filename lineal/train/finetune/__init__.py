@@ -1,0 +1,1 @@
+"""Fine-tuning pre-trained models on labelled texts: tasks from files, inputs, evaluation, and finished models."""

@@ -1,0 +1,158 @@
+"""A fine-tuned model in use: texts in, classes with probabilities or scores out; its folder, written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lineal.errors import ModelError, UsageError
+from lineal.generate.prefill import evaluating
+from lineal.models.finetuned import FineTuned
+from lineal.models.hf import load_model
+from lineal.tokenizers import Tokenizer, load_tokenizer
+from lineal.train.build import model_folder
+from lineal.train.checkpoint import tensor_chunks
+from lineal.train.device import pick_device
+from lineal.train.files import replace_file
+from lineal.train.finetune.inputs import Inputs, Marks, lay_out, micro_batches, sequences
+
+RECORD, HEAD = "finetuned.json", "head.safetensors"
+CHUNK = 1024
+"""Rows that are read, scored and given back together."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is told of one row: the label with every label's probability; or the score."""
+
+    label: str | None
+    probabilities: dict[str, float]
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a folder must know beside its weights.
+
+    labels: the classes by number, () where a score is told. mean, spread: of the training scores. columns: the task's
+    options of columns, by which `lineal predict` reads rows.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    marks: Marks
+    mean: float = 0.0
+    spread: float = 1.0
+    columns: dict[str, Any] | None = None
+
+
+@dataclass
+class Predictor:
+    """A fine-tuned model with its tokenizer. Three lines use it::
+
+    model = load_predictor("RUN")
+    for prediction in model(["a fine film", "a waste of time"]):
+        print(prediction.label, prediction.probabilities)
+    """
+
+    model: FineTuned
+    tokenizer: Tokenizer
+    facts: Facts
+    half: torch.dtype | None = None
+    token_budget: int = 16384
+
+    def __call__(self, rows: Sequence[str | Sequence[str]]) -> list[Prediction]:
+        """One prediction per row: a text, or as many texts as the task takes; independent of the rows beside it."""
+        found: list[Prediction] = []
+        for start in range(0, len(rows), CHUNK):
+            part = [(row,) if isinstance(row, str) else tuple(row) for row in rows[start : start + CHUNK]]
+            score_BC = self.raw(self.encode(part))
+            found += [self._said(scores) for scores in score_BC]
+        return found
+
+    def encode(self, rows: Sequence[tuple[str, ...]]) -> list[list[list[int]]]:
+        """The sequences of each row."""
+        self._check(rows)
+        context, encode = self.model.decoder.config.context, self.tokenizer.encode
+        return [
+            sequences(self.facts.kind, [encode(text) for text in row], self.facts.marks, context)
+            for row in rows
+        ]
+
+    def raw(self, rows: Sequence[list[list[int]]]) -> Tensor:
+        """The head's scores [B, C] of encoded rows, on the CPU in float32 or wider."""
+        found: list[Tensor | None] = [None] * len(rows)
+        with evaluating(self.model):
+            for group, inputs in self._batches(rows):
+                with self.precision():
+                    score_BC, _ = self.model(inputs.token_NT, inputs.last_N, inputs.each)
+                wide_BC = score_BC.float() if score_BC.dtype == torch.bfloat16 else score_BC
+                for i, score_C in zip(group, wide_BC.cpu(), strict=True):
+                    found[i] = score_C
+        return torch.stack([score_C for score_C in found if score_C is not None])
+
+    def _batches(self, rows: Sequence[list[list[int]]]) -> Iterator[tuple[list[int], Inputs]]:
+        for group in micro_batches(rows, self.token_budget):
+            yield group, lay_out([rows[i] for i in group], self.model.decoder.device)
+
+    def precision(self) -> Any:
+        """Autocast where the device's probe chose it."""
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.model.decoder.device.type, self.half)
+
+    def _check(self, rows: Sequence[tuple[str, ...]]) -> None:
+        wanted = {"classification": 1, "pair": 2, "similarity": 2}.get(self.facts.kind)
+        wanted = wanted or 1 + len(self.facts.labels)
+        for number, row in enumerate(rows):
+            if len(row) != wanted:
+                raise UsageError(f"row {number} has {len(row)} texts, and {self.facts.kind} takes {wanted}.")
+
+    def _said(self, score_C: Tensor) -> Prediction:
+        facts = self.facts
+        if not facts.labels:
+            return Prediction(None, {}, facts.mean + facts.spread * score_C[0].item())
+        probabilities = dict(zip(facts.labels, score_C.double().softmax(-1).tolist(), strict=True))
+        return Prediction(facts.labels[int(score_C.argmax())], probabilities)
+
+
+def save_predictor(folder: Path, predictor: Predictor) -> None:
+    """Write the head and what it means beside a model folder's own files."""
+    tensors = {"weight": predictor.model.head.weight, "bias": predictor.model.head.bias}
+    replace_file(folder / HEAD, b"".join(map(bytes, tensor_chunks(tensors))))
+    replace_file(folder / RECORD, json.dumps(asdict(predictor.facts), indent=2).encode() + b"\n")
+
+
+def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
+    """The fine-tuned model of a run or of its folder; ModelError where there is none."""
+    folder = model_folder(str(name))
+    if not (folder / RECORD).is_file():
+        raise ModelError(
+            f"{name} is not fine-tuned (no {RECORD}): lineal run finetune --model {name} makes one that is."
+        )
+    decoder, _ = load_model(folder, device=pick_device(device))
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        record["marks"], record["labels"] = Marks(**record["marks"]), tuple(record["labels"])
+        facts, head = Facts(**record), load_file(folder / HEAD)
+        model = FineTuned(decoder, facts.kind, len(head["bias"]), 0.0).to(decoder.device)
+        model.head.load_state_dict(head)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder} holds no whole fine-tuned model ({type(error).__name__}: {error})."
+        ) from error
+    if max(facts.marks.start, facts.marks.extract) >= decoder.config.vocab_size:
+        raise ModelError(
+            f"{folder}: the vocabulary has {decoder.config.vocab_size} rows, and {RECORD} names token "
+            f"{facts.marks.extract}: the weights are another model's."
+        )
+    return Predictor(model.eval(), load_tokenizer(folder), facts)

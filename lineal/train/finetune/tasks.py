@@ -1,0 +1,219 @@
+"""Labelled rows of files as tasks: which texts, which classes, what is held out; each error with its file and line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from lineal.errors import DataError
+from lineal.train.console import clean, warn
+from lineal.train.data import Rows, read_rows
+from lineal.train.finetune.options import TaskOptions
+from lineal.train.order import Order
+
+SPLIT_SEED = 0
+"""What is held out does not depend on the run's seed: runs of several seeds are judged on the same rows."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with what is to be told of them.
+
+    texts: one; two; or a context and its choices. target: the class's number, the score, or the right choice's number.
+    place: file:line.
+    """
+
+    texts: tuple[str, ...]
+    target: float
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledTask:
+    """Rows to train on and to evaluate on; labels: the classes by number, () where a score is told.
+
+    mean, spread: of the training scores, by which they are standardised.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    train: list[Labelled]
+    held: list[Labelled]
+    mean: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the head gives: one per class; one per choice's sequence, or for a score."""
+        return len(self.labels) if self.labels and self.kind != "choice" else 1
+
+
+def read_task(options: TaskOptions) -> LabelledTask:
+    """The task that the options name.
+
+    Raises DataError for rows without a label, with an empty text or an unknown class, and where all rows have one class.
+    """
+    if options.data is None:
+        raise DataError(
+            "finetune needs --data FILE: rows with texts and labels (--text-field, --label-field)."
+        )
+    rows = read_rows(options.data, on_bad_row=options.on_bad_row)
+    found = _checked(rows, options)
+    if options.eval_data is not None:
+        held = _checked(read_rows(options.eval_data, on_bad_row=options.on_bad_row), options)
+    else:
+        order = Order(len(found), SPLIT_SEED).items(0, len(found))
+        cut = len(found) - round(options.held_out * len(found))
+        found, held = [found[i] for i in order[:cut]], [found[i] for i in order[cut:]]
+    found = found[: options.limit] if options.limit else found
+    if not found or not held:
+        raise DataError(
+            f"{options.data}: {len(found)} rows to train on and {len(held)} to evaluate on: give more rows, --eval-data, or "
+            "another --held-out."
+        )
+    if options.target == "score":
+        return _scored(options, found, held)
+    labels = _classes(options, found, held)
+    number = {label: i for i, label in enumerate(labels)}
+    return LabelledTask(
+        options.task,
+        labels,
+        *([Labelled(r.texts, number[r.label], r.place) for r in part] for part in (found, held)),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    texts: tuple[str, ...]
+    label: str
+    place: str
+
+
+def _checked(rows: Rows, options: TaskOptions) -> list[_Row]:
+    found = []
+    for row, place in zip(rows.rows, rows.places, strict=True):
+        try:
+            found.append(_Row(texts_of(row, options, place), _label(row, options.label_field, place), place))
+        except DataError as error:
+            if options.on_bad_row == "error":
+                raise
+            if options.on_bad_row == "warn":
+                warn(f"{error} The row is left out.")
+    if not found:
+        raise DataError(f"{rows.source}: none of its {len(rows)} rows can be used.")
+    return found
+
+
+def texts_of(row: Mapping[str, Any], options: TaskOptions, place: str) -> tuple[str, ...]:
+    """The texts of a row in the order that its task has them; DataError names what is missing or empty."""
+    names = [(options.text_field, "--text-field")]
+    if options.task in ("pair", "similarity"):
+        names.append((options.second_field, "--second-field"))
+    texts = [_text(row, name, option, place) for name, option in names]
+    if options.task != "choice":
+        return tuple(texts)
+    fields = options.choices_field
+    if len(fields) > 1:
+        return (*texts, *(_text(row, name, "--choices-field", place) for name in fields))
+    choices = _get(row, fields[0], "--choices-field", place)
+    if not (
+        isinstance(choices, list)
+        and len(choices) > 1
+        and all(isinstance(c, str) and c.strip() for c in choices)
+    ):
+        raise DataError(
+            f"{place}: {fields[0]!r} must be a list of at least two texts, none of them empty; name a column per choice "
+            "with --choices-field A B C."
+        )
+    return (*texts, *choices)
+
+
+def _text(row: Mapping[str, Any], name: str, option: str, place: str) -> str:
+    value = _get(row, name, option, place)
+    if not isinstance(value, str):
+        raise DataError(f"{place}: {name!r} is a {type(value).__name__}, not text: quote it in the file.")
+    if not value.strip():
+        raise DataError(f"{place}: {name!r} is empty: there is nothing to read.")
+    return value
+
+
+def _get(row: Mapping[str, Any], name: str, option: str, place: str) -> Any:
+    if name not in row:
+        near = get_close_matches(name, row, n=1, cutoff=0.5)
+        hint = f"did you mean {option} {clean(near[0], 40)}?" if near else f"name it with {option}."
+        there = ", ".join(repr(clean(key, 40)) for key in list(row)[:12])
+        raise DataError(f"{place}: there is no field {name!r}; the row has {there}; {hint}")
+    return row[name]
+
+
+def _label(row: Mapping[str, Any], name: str, place: str) -> str:
+    value = _get(row, name, "--label-field", place)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or isinstance(value, list | dict) or not str(value).strip():
+        raise DataError(
+            f"{place}: the label {name!r} is missing: give the row one, or leave it out (--on-bad-row skip)."
+        )
+    return str(value).strip()
+
+
+def _classes(options: TaskOptions, train: Sequence[_Row], held: Sequence[_Row]) -> tuple[str, ...]:
+    if options.task == "choice":
+        return _choices(train, held)
+    labels = tuple(sorted({row.label for row in train}))
+    if len(labels) < 2:
+        raise DataError(
+            f"{options.data}: all {len(train)} rows to train on have the label {labels[0]!r}: with one class there is "
+            "nothing to tell."
+        )
+    if len(labels) > max(20, len(train) // 2):
+        raise DataError(
+            f"{options.data}: {len(labels)} different labels in {len(train)} rows: is --label-field {options.label_field} "
+            "the right column? Numbers are told with --target score."
+        )
+    for row in held:
+        if row.label not in labels:
+            raise DataError(
+                f"{row.place}: the label {row.label!r} is in no row to train on (there are {', '.join(labels[:8])}): it "
+                "could never be told."
+            )
+    return labels
+
+
+def _choices(train: Sequence[_Row], held: Sequence[_Row]) -> tuple[str, ...]:
+    count = len(train[0].texts) - 1
+    for row in (*train, *held):
+        if len(row.texts) - 1 != count:
+            raise DataError(
+                f"{row.place}: {len(row.texts) - 1} choices, and the first row has {count}: give all as many."
+            )
+        if row.label not in map(str, range(count)):
+            raise DataError(
+                f"{row.place}: the label {row.label!r} is no choice: they are numbered 0 to {count - 1}."
+            )
+    return tuple(map(str, range(count)))
+
+
+def _scored(options: TaskOptions, train: Sequence[_Row], held: Sequence[_Row]) -> LabelledTask:
+    parts = [[Labelled(r.texts, _number(r), r.place) for r in part] for part in (train, held)]
+    scores = [row.target for row in parts[0]]
+    mean = math.fsum(scores) / len(scores)
+    spread = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / len(scores))
+    if spread == 0:
+        raise DataError(
+            f"{options.data}: all {len(scores)} rows have the score {mean:g}: there is nothing to tell."
+        )
+    return LabelledTask(options.task, (), *parts, mean=mean, spread=spread)
+
+
+def _number(row: _Row) -> float:
+    try:
+        value = float(row.label)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{row.place}: the label {row.label!r} is no number, and --target score needs one.")
+    return value
