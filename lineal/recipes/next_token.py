@@ -52,7 +52,6 @@ from lineal.train.tasks import build_scorer, longest_completion, read_task
 
 Config = LanguageConfig | MixtureConfig
 """Of pretrain and sft, and of moe, which learns from plain text only."""
-
 EVAL_TOKENS = 1 << 17
 """Most validation tokens that an evaluation on the way reads; the final one reads all."""
 
@@ -277,23 +276,24 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
         facts |= _final_text(run, parts, parts.data, step)
-        for record in (
-            [] if parts.balance is None else specialists(parts.actor(), parts.data.held_N, parts.tokenizer)
-        ):
-            run.sample(step, record)
     else:
         found = _evaluation(config, parts, parts.data, step, whole=True)
         log_final(run, step, found)
         facts["held-out accuracy"] = f"{found.sampled:.3f}"
     decoder = parts.actor()
     if ranks.first:
-        finish(run, decoder, parts.tokenizer, model_card(run.config["recipe"], decoder, facts))
+        finish(
+            run, decoder, parts.tokenizer, model_card(run.config.get("recipe", "pretrain"), decoder, facts)
+        )
 
 
 def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]:
-    """The held-out figures of text, logged and said; returned as a model card states them."""
-    found = text.figures(held_out_loss(parts.actor(), text, parts.scoring))
+    """The held-out figures of text, logged and said; returned as a model card states them. Of experts also who takes what."""
+    actor = parts.actor()
+    found = text.figures(held_out_loss(actor, text, parts.scoring))
     run.log(step, {**found, "eval/final": True})
+    for record in specialists(actor, text.held_N, parts.tokenizer) if parts.balance is not None else ():
+        run.sample(step, record)
     loss, perplexity, bits = found.values()
     note(
         f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte"
