@@ -295,7 +295,5 @@ def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]
     for record in specialists(actor, text.held_N, parts.tokenizer) if parts.balance is not None else ():
         run.sample(step, record)
     loss, perplexity, bits = found.values()
-    note(
-        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte"
-    )
+    note(f"step {step}: held-out loss {loss:.4f} nats, perplexity {perplexity:.2f}, {bits:.4f} bits a byte")
     return {"held-out loss": f"{loss:.4f}", "perplexity": f"{perplexity:.2f}", "bits per byte": f"{bits:.4f}"}
