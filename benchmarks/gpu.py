@@ -285,7 +285,8 @@ def pretraining(sizes: Sizes, device: str, folder: Path) -> harness.Figure:
     )  # fmt: skip
     with Run.create(folder / "pretraining", {"recipe": "pretrain", "options": to_json(options)}) as run:
         parts, guard, done = next_token.build(options, run), Guard(run.refused), 0
-        parts.data = next_token.Text(*torch.randint(config.vocab_size, (2, 64 * config.context)).unbind())
+        train_N, held_N = torch.randint(config.vocab_size, (2, 64 * config.context)).unbind()
+        parts.data = next_token.Text(train_N, held_N)
 
         def ours() -> None:
             nonlocal done

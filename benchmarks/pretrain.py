@@ -63,7 +63,7 @@ def speeds(folder: Path, rounds: int) -> tuple[float, float]:
     with Run.create(folder / "speed", {"recipe": "pretrain", "options": to_json(options)}) as run:
         parts = next_token.build(options, run)
         threads, every = torch.get_num_threads(), os.cpu_count() or 1
-        assert isinstance(parts.data, next_token.Text)
+        assert isinstance(parts.data, next_token.Text) and isinstance(parts.decoder, Decoder)
         plain, guard, done = Plain(parts.decoder, parts.data.train_N), Guard(run.refused), 0
 
         def ours() -> None:

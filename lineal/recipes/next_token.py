@@ -30,6 +30,7 @@ from lineal.train.guard import Guard
 from lineal.train.language import (
     Reader,
     Text,
+    final_figures,
     gold_sheet,
     held_out_figures,
     pair_losses,
@@ -284,27 +285,15 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
         return
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
-        facts |= _final_text(run, parts, parts.data, step)
-        if parts.balance is not None:
-            for record in specialists(parts.actor(), parts.data.held_N, parts.tokenizer):
-                run.sample(step, record)
+        facts |= final_figures(run, parts.actor(), parts.data, parts.scoring, step)
+        for record in specialists(parts.actor(), parts.data.held_N, parts.tokenizer) if parts.balance else ():
+            run.sample(step, record)
     else:
         found = _evaluation(config, parts, parts.data, step, whole=True)
         log_final(run, step, found)
         facts["held-out accuracy"] = f"{found.sampled:.3f}"
     decoder = parts.actor()
     if ranks.first:
-        finish(run, decoder, parts.tokenizer, model_card(run.config["recipe"], decoder, facts))
-
-
-def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]:
-    """The held-out figures of text, logged and said; returned as a model card states them."""
-    found = held_out_figures(parts.actor(), text, parts.scoring)
-    run.log(step, {**found, "eval/final": True})
-    loss, perplexity, bits, accuracy = found.values()
-    note(
-        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte, "
-        f"{100 * accuracy:.1f} % of tokens right"
-    )
-    names = ("held-out loss", "perplexity", "bits per byte", "token accuracy")
-    return {name: f"{value:.4f}" for name, value in zip(names, found.values(), strict=True)}
+        finish(
+            run, decoder, parts.tokenizer, model_card(run.config.get("recipe", "pretrain"), decoder, facts)
+        )

@@ -22,8 +22,10 @@ from lineal.models.policy import ActorCritic
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import Blocks, pack, random_blocks, sequential_blocks, split_stream
 from lineal.train.collect import to_rollout
+from lineal.train.console import note
 from lineal.train.gathered import Gathered
 from lineal.train.routing import Balanced
+from lineal.train.run import Run
 from lineal.train.score import Scoring, Sheet, Want, score, shared_micro_batches
 from lineal.types import Completion
 
@@ -157,3 +159,13 @@ def _block_loss(
     loss = F.cross_entropy(wide_NV, target_N, reduction="sum")
     right = torch.zeros(()) if decoder.training else (logits_NV.argmax(-1) == target_N).sum()
     return loss, right
+
+
+def final_figures(run: Run, reader: Reader, text: Text, scoring: Scoring, step: int) -> dict[str, str]:
+    """The figures of all held-out text, logged and said; returned as a model card states them."""
+    found = held_out_figures(reader, text, scoring)
+    run.log(step, {**found, "eval/final": True})
+    names = ("held-out loss", "perplexity", "bits per byte", "token accuracy")
+    facts = {name: f"{value:.4f}" for name, value in zip(names, found.values(), strict=True)}
+    note(f"step {step}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+    return facts
