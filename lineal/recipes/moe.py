@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-2, "save_every": 30,
     },
     "cpu-10min": {
-        "width": 128, "inner": 1024, "chosen": 2, "layers": 2, "batch_size": 64, "block": 32, "steps": 3000,
+        "width": 128, "inner": 512, "chosen": 4, "layers": 2, "batch_size": 64, "block": 32, "steps": 3000,
         "warmup": 100, "learning_rate": 4e-3, "schedule": "cosine", "weight_decay": 0.0, "save_every": 500,
         "eval_every": 500,
     },
