@@ -146,7 +146,10 @@ def help_text() -> str:
         if name not in gradients:
             lines.append(f"  {name:<12} {paper.SUMMARY}")
         elif name == gradients[0]:
-            lines += ["  " + ", ".join(gradients), f"  {'':<12} post-train with the policy gradient of that name"]
+            lines += [
+                "  " + ", ".join(gradients),
+                f"  {'':<12} post-train with the policy gradient of that name",
+            ]
     lines += [
         "",
         "A MODEL is a Hugging Face folder, a run, or hf:OWNER/NAME. Start with: lineal run demo",
