@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lineal.environments.control.opening import open_environment
     from lineal.environments.scoring import Scorer
     from lineal.environments.text import Example, TextTask
     from lineal.errors import (
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from lineal.objectives.reduction import PerBudget, PerPromptToken, PerSequence, PerToken, PlainSum
     from lineal.objectives.surrogate import Clip, ClippedWeight, Linear, LogLikelihood
     from lineal.tokenizers import ByteTokenizer, CharTokenizer, HFTokenizer, load_tokenizer
+    from lineal.train.control.evaluate import run_episodes
+    from lineal.train.control.files import load_policy
+    from lineal.train.preferences.labels import LabelStore
     from lineal.train.run import Run
     from lineal.types import Completion, Rollout, Scores
 
@@ -134,6 +138,10 @@ _HOME: dict[str, tuple[str, ...]] = {
         "TextTask",
     ),
     "lineal.environments.scoring": ("Scorer",),
+    "lineal.environments.control.opening": ("open_environment",),
+    "lineal.train.control.files": ("load_policy",),
+    "lineal.train.control.evaluate": ("run_episodes",),
+    "lineal.train.preferences.labels": ("LabelStore",),
     "lineal.generate.sampling": ("Sampling",),
     "lineal.train.run": ("Run",),
 }

@@ -132,6 +132,10 @@ def record(words: list[str]) -> int:
     finally:
         environment.close()
     save_film(frames, out, options.rate)
+    if out.parent.resolve() == Path(paths[0]).resolve() and (out.parent / "report.html").exists():
+        from lineal.web.report import write_report
+
+        write_report(out.parent)
     print(f"{found.line()}: {len(frames)} frames", file=sys.stderr)
     print(shlex.quote(str(out)))
     return 0
@@ -148,6 +152,7 @@ def opened(
     from lineal.train.control.session import policy_of
 
     saved = policy_of(Path(paths[0]))
-    environment = open_environment(env or saved.environment, count, draw=draw)
+    name = env or saved.environment
+    environment = open_environment(name, count, draw=draw, preparation=saved.preparation)
     check_spaces(saved, environment)
     return saved, environment

@@ -190,7 +190,8 @@ class _Continuing:
 
 def _extend(searches: list[_Search], logits_NV: Tensor, banned: Sequence[int] = ()) -> list[int]:
     """Let every search take its best continuations; gives, for each row of the next step, its row in this one."""
-    order, row = [], 0
+    if not any(search.live for search in searches):
+        return []
     wide_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
     lse_N1 = torch.logsumexp(wide_NV, -1, keepdim=True).double()
     if banned:
@@ -201,20 +202,30 @@ def _extend(searches: list[_Search], logits_NV: Tensor, banned: Sequence[int] = 
     most = (1 + max(1, len(searches[0].ends))) * searches[0].settings.beams
     best = wide_NV.topk(min(most, wide_NV.shape[1]))
     logp_NK, token_NK = best.values.double() - lse_N1, best.indices
-    totals = [hypothesis[0] for search in searches for hypothesis in search.live]
+    live = [search for search in searches if search.live]
+    totals = [hypothesis[0] for search in live for hypothesis in search.live]
     total_NK = logp_NK + torch.tensor(totals, dtype=torch.float64, device=logp_NK.device)[:, None]
-    for search in searches:
-        rows = len(search.live)
-        if not rows:
-            continue
-        own = slice(row, row + rows)
-        flat = total_NK[own].flatten().topk(min(most, rows * total_NK.shape[1])).indices
-        logp, token = logp_NK[own].flatten()[flat].tolist(), token_NK[own].flatten()[flat].tolist()
-        parent = (flat // total_NK.shape[1]).tolist()
-        possible = [one for one in zip(parent, token, logp, strict=True) if one[2] > float("-inf")]
+    # All searches at once, each a row of its own.
+    counts, taken = [len(search.live) for search in live], total_NK.shape[1]
+    flat_PM = _by_search(total_NK, counts, float("-inf")).topk(min(most, max(counts) * taken)).indices
+    logps, tokens = (_by_search(x, counts, 0).gather(1, flat_PM).tolist() for x in (logp_NK, token_NK))
+    parents, order, row = (flat_PM // taken).tolist(), [], 0
+    for number, search in enumerate(live):
+        candidates = zip(parents[number], tokens[number], logps[number], strict=True)
+        possible = [c for c in candidates if c[0] < counts[number] and c[2] > float("-inf")]
         order += [row + p for p in search.extend(possible)]
-        row += rows
+        row += counts[number]
     return order
+
+
+def _by_search(x_NK: Tensor, counts: list[int], fill: float) -> Tensor:
+    """The numbers of each search's hypotheses side by side [P, most * K], filled up where a search has fewer."""
+    if min(counts) == max(counts):
+        return x_NK.view(len(counts), -1)
+    table_PLK = x_NK.new_full((len(counts), max(counts), x_NK.shape[1]), fill)
+    there_PL = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
+    table_PLK[there_PL.to(x_NK.device)] = x_NK
+    return table_PLK.flatten(1)
 
 
 def _without_repeats(searches: list[_Search], logits_NV: Tensor) -> Tensor:

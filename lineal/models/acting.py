@@ -6,27 +6,28 @@ what it computes to what torch computes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 
 from lineal.models.actions import Choices
-from lineal.models.control import ControlPolicy
+from lineal.models.control import ControlPolicy, FlatPolicy
 from lineal.models.normaliser import CLIP
 
 
 class Actor:
-    """A policy's first perceptron in numpy, its normaliser, and how an action is drawn.
+    """How a policy's outputs become actions, in numpy; what the outputs are is the network's own.
 
-    Call `refresh` when the normaliser or the covariance may have moved: before each rollout.
+    dtype: of outputs and real-valued actions. input_dtype: of what the network reads. Call `refresh` when the normaliser or
+    the covariance may have moved: before each rollout.
     """
 
-    def __init__(self, policy: ControlPolicy) -> None:
+    def __init__(self, policy: FlatPolicy) -> None:
         self.policy = policy
-        self.dtype = np.float64 if policy.theta.dtype.itemsize == 8 else np.float32
-        theta_KP = policy.theta.detach()
-        layers = policy.shape.layers(theta_KP)
-        self._layers = [(weight_KIO[0].numpy(), bias_K1O[0, 0].numpy()) for weight_KIO, bias_K1O in layers]
-        self._spread_E = policy.shape.tail(theta_KP)[0].numpy()
-        self._tanh = policy.shape.activation == "tanh"
+        self.dtype: Any = np.float64 if policy.theta.dtype.itemsize == 8 else np.float32
+        self.input_dtype: Any = self.dtype
+        self._spread_E = policy.spread().numpy()
         self._kind = policy.actions
         self.refresh()
 
@@ -53,14 +54,7 @@ class Actor:
 
     def outputs(self, input_BF: np.ndarray) -> np.ndarray:
         """The actor's outputs for normalised inputs."""
-        x = input_BF
-        last = len(self._layers) - 1
-        for index, (weight_IO, bias_O) in enumerate(self._layers):
-            x = x @ weight_IO
-            x += bias_O
-            if index < last:
-                x = np.tanh(x, out=x) if self._tanh else np.maximum(x, 0, out=x)
-        return x
+        raise NotImplementedError
 
     def noise(self, random: np.random.Generator, steps: int, count: int) -> np.ndarray:
         """The randomness of `steps` steps of `count` copies: uniforms for choices, normals for real numbers."""
@@ -85,6 +79,48 @@ class Actor:
             return output_BO.argmax(1)
         parts = np.split(output_BO, np.cumsum(self._kind.sizes)[:-1], axis=1)
         return np.stack([part.argmax(1) for part in parts], axis=1)
+
+
+class PerceptronActor(Actor):
+    """A policy's first perceptron in numpy."""
+
+    def __init__(self, policy: ControlPolicy) -> None:
+        super().__init__(policy)
+        layers = policy.shape.layers(policy.theta.detach())
+        self._layers = [(weight_KIO[0].numpy(), bias_K1O[0, 0].numpy()) for weight_KIO, bias_K1O in layers]
+        self._tanh = policy.shape.activation == "tanh"
+
+    def outputs(self, input_BF: np.ndarray) -> np.ndarray:
+        """The actor's outputs for normalised inputs."""
+        x = input_BF
+        last = len(self._layers) - 1
+        for index, (weight_IO, bias_O) in enumerate(self._layers):
+            x = x @ weight_IO
+            x += bias_O
+            if index < last:
+                x = np.tanh(x, out=x) if self._tanh else np.maximum(x, 0, out=x)
+        return x
+
+
+class PixelActor(Actor):
+    """A policy's convolutions in torch, on pictures as they are: uint8 [B, C, H, W]."""
+
+    def __init__(self, policy: FlatPolicy) -> None:
+        super().__init__(policy)
+        self.input_dtype = np.uint8
+
+    def normalised(self, feature_BF: np.ndarray) -> np.ndarray:
+        """The pictures: the network itself divides them by 255."""
+        return feature_BF
+
+    def outputs(self, input_BF: np.ndarray) -> np.ndarray:
+        """The actor's outputs for pictures."""
+        return self.policy.outputs(torch.from_numpy(input_BF), slice(0, 1))[0].numpy()
+
+
+def actor_of(policy: FlatPolicy) -> Actor:
+    """The actor for this kind of policy."""
+    return PerceptronActor(policy) if isinstance(policy, ControlPolicy) else PixelActor(policy)
 
 
 def _choose(logits_BV: np.ndarray, uniform_B1: np.ndarray) -> np.ndarray:

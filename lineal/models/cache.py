@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,13 +12,35 @@ from torch import Tensor
 
 from lineal.errors import UsageError
 
-if TYPE_CHECKING:
-    from lineal.models.decoder import DecoderConfig
-
 _SAME_SIZE = {2: np.int16, 4: np.int32, 8: np.int64}
 
 Rows = slice | Sequence[int] | None
 """Slots of a cache: a slice (no copies: the fast way), a list of slots, or None for the first B slots."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """The shape of a model with a memory: what a cache must know of it."""
+
+    @property
+    def layers(self) -> int:
+        """Layers that attend to earlier tokens."""
+        ...
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        ...
+
+    @property
+    def head_width(self) -> int:
+        """Width of one of them."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a row."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +81,7 @@ class KeyValueCache:
 
     def __init__(
         self,
-        config: DecoderConfig,
+        config: Remembers,
         slots: int,
         length: int,
         dtype: torch.dtype = torch.float32,

@@ -6,7 +6,7 @@ Shapes here: N tokens, E experts (or groups of them), K experts chosen for a tok
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +136,6 @@ class Routing:
     group_M: Tensor | None = None
 
 
-@dataclass
 class Routes:
     """What a pass tells the mixture layers that it goes through, and what they tell it.
 
@@ -148,14 +147,22 @@ class Routes:
     own stand, None where they do not count; for capacity. keep: whether `routing` is filled, one entry per mixture layer.
     """
 
-    noise: Noise | None = None
-    limited: bool = False
-    position_N: Tensor | None = None
-    replay_NLK: Tensor | None = None
-    together: Callable[[Tensor], tuple[Tensor, slice | None]] | None = None
-    keep: bool = True
-    routing: list[Routing] = field(default_factory=list)
-    seen: int = 0
+    # No dataclass: FSDP copies those on their way into a module, and what layers add to a copy would be lost.
+
+    def __init__(
+        self,
+        noise: Noise | None = None,
+        *,
+        limited: bool = False,
+        position_N: Tensor | None = None,
+        replay_NLK: Tensor | None = None,
+        together: Callable[[Tensor], tuple[Tensor, slice | None]] | None = None,
+        keep: bool = True,
+    ) -> None:
+        self.noise, self.limited, self.position_N = noise, limited, position_N
+        self.replay_NLK, self.together, self.keep = replay_NLK, together, keep
+        self.routing: list[Routing] = []
+        self.seen = 0
 
     def replayed(self) -> Tensor | None:
         """The next mixture layer's experts [N, K], or None."""

@@ -43,6 +43,7 @@ def attend(
     dropout: of the weights. On a CPU two plain products beat the fused kernel for bfloat16 (8 times, forward and
     backward, on sentences of 14 tokens); in float32 the fused kernel is the faster one.
     """
+    mask = None if mask is None else mask.to(query_BHTD.dtype)
     plain = going.maps is not None or (going.masks is not None and dropout > 0)
     if not plain and not (query_BHTD.dtype == torch.bfloat16 and query_BHTD.device.type == "cpu"):
         return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, attn_mask=mask)
@@ -70,7 +71,8 @@ class SelfAttention(nn.Module):
         """Mix each position with those that the mask leaves it."""
         size, width = x_BTD.shape[:2], x_BTD.shape[2]
         qkv = self.qkv(x_BTD).view(*size, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed_BHTD = attend(*qkv.unbind(0), mask, going, self.dropout)
+        query, key, value = qkv.unbind(0)
+        mixed_BHTD = attend(query, key, value, mask, going, self.dropout)
         return self.out(mixed_BHTD.transpose(1, 2).reshape(*size, width))
 
     def step(

@@ -160,7 +160,7 @@ def start(
             low, high = shape.sizes[index], used if last else shape.sizes[index + 1]
             if orthogonal:
                 gain = gains[k] if last else math.sqrt(2.0)
-                weight_KIO[k, :, :high] = gain * _orthogonal(low, high, generator)
+                weight_KIO[k, :, :high] = gain * orthogonal_matrix(low, high, generator)
             else:
                 bound = 1 / math.sqrt(low)
                 for part in (weight_KIO[k, :, :high], bias_K1O[k, :, :high]):
@@ -170,7 +170,7 @@ def start(
     return theta_KP
 
 
-def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def orthogonal_matrix(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Orthonormal rows or columns, whichever are fewer  (Saxe et al. 2014)."""
     wide = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(wide)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lineal.errors import ModelError
+from lineal.models.convolution import as_tuple
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -39,7 +40,81 @@ class RewardConfig:
     slope: float = 0.01
 
 
-class RewardEnsemble(nn.Module):
+E = TypeVar("E", bound="Ensemble")
+AT_ONCE = 4096
+
+
+class Ensemble(nn.Module):
+    """What every ensemble of reward networks has: M of them, normalised one by one, and files.
+
+    weights: ParameterList whose entries begin with the axis of members; what L2 shrinks.
+    """
+
+    config: Any
+    weights: nn.ParameterList
+    mean_M: Tensor
+    std_M: Tensor
+    at_once = AT_ONCE
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.members = members
+        self.register_buffer("mean_M", torch.zeros(members))
+        self.register_buffer("std_M", torch.ones(members))
+        # Whoever fits says so; everyone else asks what it has learned.
+        self.training = False
+
+    def reseed(self, seed: int) -> None:
+        """Fix what is random while fitting, if anything is."""
+
+    @torch.no_grad()
+    def raw(self, feature_NF: Tensor) -> Float[Tensor, "M N"]:
+        """The raw reward of each member, a part of the steps at a time."""
+        return torch.cat([self(part) for part in feature_NF.split(self.at_once)], 1)
+
+    @torch.no_grad()
+    def reward(self, feature_NF: Tensor) -> Float[Tensor, " N"]:
+        """The mean of the members, each normalised to mean 0 and standard deviation 1 on recent experience."""
+        return ((self.raw(feature_NF) - self.mean_M[:, None]) / self.std_M[:, None]).mean(0)
+
+    @torch.no_grad()
+    def normalise_on(self, feature_NF: Tensor) -> None:
+        """Set each member's mean and standard deviation from its rewards on these steps."""
+        reward_MN = self.raw(feature_NF).double()
+        std_M = reward_MN.std(1, correction=0)
+        self.mean_M.copy_(reward_MN.mean(1))
+        self.std_M.copy_(torch.where(std_M > 1e-8, std_M, torch.ones_like(std_M)))
+
+    def standardise_on(self, feature_NF: Tensor) -> None:
+        """Learn the inputs' scale from these steps."""
+        raise NotImplementedError
+
+    def fast(self) -> Any:
+        """The same reward for numpy, with the weights of the moment: callable, and with `raw`."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        save_file({name: x.contiguous() for name, x in self.state_dict().items()}, folder / WEIGHTS)
+
+
+def load_parts(folder: Path, make: Callable[[dict[str, Any]], E]) -> E:
+    """The ensemble of a folder that `save` wrote, made from its configuration; ModelError where it holds none."""
+    try:
+        record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        ensemble = make({name: as_tuple(x) for name, x in record.items()})
+        ensemble.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} holds no reward ensemble ({type(error).__name__}: {error}): it takes the {CONFIG} and {WEIGHTS} "
+            "that `lineal run preferences` writes."
+        ) from error
+    return ensemble
+
+
+class RewardEnsemble(Ensemble):
     """M networks r_m(observation, action), whose mean after normalisation is the reward  (Christiano et al. 2017, 2.2).
 
     r(o, a) = mean_m (r_m(o, a) - mean_m) / std_m, where mean_m and std_m are over recent experience (`normalise_on`),
@@ -50,11 +125,9 @@ class RewardEnsemble(nn.Module):
 
     input_mean_F: Tensor
     input_std_F: Tensor
-    mean_M: Tensor
-    std_M: Tensor
 
     def __init__(self, config: RewardConfig, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(config.members)
         self.config = config
         order = torch.Generator().manual_seed(seed)
         widths = (config.inputs, *config.hidden, 1)
@@ -67,11 +140,11 @@ class RewardEnsemble(nn.Module):
                 owner.append(nn.Parameter(draw * bound))
         self.register_buffer("input_mean_F", torch.zeros(config.inputs))
         self.register_buffer("input_std_F", torch.ones(config.inputs))
-        self.register_buffer("mean_M", torch.zeros(config.members))
-        self.register_buffer("std_M", torch.ones(config.members))
 
-    def forward(self, feature_NF: Float[Tensor, "N F"]) -> Float[Tensor, "M N"]:
-        """The raw reward of each member for each step."""
+    def forward(
+        self, feature_NF: Float[Tensor, "N F"], weight_MN: Float[Tensor, "M N"] | None = None
+    ) -> Float[Tensor, "M N"]:
+        """The raw reward of each member for each step, whatever else is in the batch or how often it was drawn."""
         x_NF = (feature_NF - self.input_mean_F) / self.input_std_F
         # Plain products member by member: on a CPU their backward is twice as fast as that of batched ones.
         layers = [
@@ -91,48 +164,20 @@ class RewardEnsemble(nn.Module):
         return torch.addmm(bias, x_NH, weight)[:, 0]
 
     @torch.no_grad()
-    def reward(self, feature_NF: Float[Tensor, "N F"]) -> Float[Tensor, " N"]:
-        """The mean of the members, each normalised to mean 0 and standard deviation 1 on recent experience."""
-        return ((self(feature_NF) - self.mean_M[:, None]) / self.std_M[:, None]).mean(0)
-
-    @torch.no_grad()
     def standardise_on(self, feature_NF: Float[Tensor, "N F"]) -> None:
         """Set the inputs' mean and standard deviation from these steps; constant inputs keep scale 1."""
         self.input_mean_F.copy_(feature_NF.double().mean(0))
         std_F = feature_NF.double().std(0, correction=0)
         self.input_std_F.copy_(torch.where(std_F > 1e-6, std_F, torch.ones_like(std_F)))
 
-    @torch.no_grad()
-    def normalise_on(self, feature_NF: Float[Tensor, "N F"]) -> None:
-        """Set each member's mean and standard deviation from its rewards on these steps."""
-        reward_MN = self(feature_NF).double()
-        std_M = reward_MN.std(1, correction=0)
-        self.mean_M.copy_(reward_MN.mean(1))
-        self.std_M.copy_(torch.where(std_M > 1e-8, std_M, torch.ones_like(std_M)))
-
     def fast(self) -> FastReward:
         """The same reward for numpy, for the few steps at a time that an environment asks about."""
         return FastReward(self)
 
-    def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
-        save_file({name: x.contiguous() for name, x in self.state_dict().items()}, folder / WEIGHTS)
-
     @classmethod
     def load(cls, folder: Path) -> RewardEnsemble:
         """The ensemble that `save` wrote; ModelError where the folder holds none."""
-        try:
-            record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            ensemble = cls(RewardConfig(**{**record, "hidden": tuple(record["hidden"])}))
-            ensemble.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"{folder} holds no reward ensemble ({type(error).__name__}: {error}): it takes the {CONFIG} and {WEIGHTS} "
-                "that `lineal run preferences` writes."
-            ) from error
-        return ensemble
+        return load_parts(folder, lambda record: cls(RewardConfig(**record)))
 
 
 class FastReward:

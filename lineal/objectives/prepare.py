@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lineal.errors import UsageError
@@ -178,7 +178,7 @@ def _whole_groups(group_B: Tensor, minibatches: int, order: torch.Generator) -> 
 def _shuffled_steps(batch: Batch, order: torch.Generator) -> Batch:
     """The counted steps in a random order as rows of width 1."""
     place_N = batch.mask_BT.flatten().nonzero()[:, 0]
-    return _flat_rows(batch, place_N[torch.randperm(place_N.shape[0], generator=order).to(place_N.device)])
+    return flat_rows(batch, place_N[torch.randperm(place_N.shape[0], generator=order).to(place_N.device)])
 
 
 def _cut_steps(whole: Batch, minibatches: int, reduction: Reduction, whitened: bool) -> list[Batch]:
@@ -205,7 +205,8 @@ def _cut_steps(whole: Batch, minibatches: int, reduction: Reduction, whitened: b
     return parts
 
 
-def _flat_rows(batch: Batch, index_N: Tensor) -> Batch:
+def flat_rows(batch: Batch, index_N: Int[Tensor, " N"]) -> Batch:
+    """The steps at these flat indices b · T + t as rows of width 1, each with the weights it has."""
     width = batch.mask_BT.shape[1]
     columns = {
         name: None if value is None else value.flatten()[index_N][:, None]

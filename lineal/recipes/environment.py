@@ -8,8 +8,9 @@ from importlib import import_module
 
 from lineal.errors import UsageError
 from lineal.recipes import RECIPES
+from lineal.recipes.atari_presets import preset
 from lineal.recipes.config import EnvironmentConfig, Paper, with_options
-from lineal.recipes.environment_presets import GSDE, Numbers, preset
+from lineal.recipes.environment_presets import GSDE, Numbers
 
 LOOP = "lineal.recipes.environment_loop"
 GROUP = "environment"

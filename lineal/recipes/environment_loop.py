@@ -12,7 +12,6 @@ import torch
 
 from lineal.environments.control.opening import open_environment
 from lineal.errors import EnvironmentFailure
-from lineal.models.control import ControlPolicy
 from lineal.objectives.algorithm import (
     Adam,
     Algorithm,
@@ -32,9 +31,11 @@ from lineal.train.console import note
 from lineal.train.control.collect import Experience
 from lineal.train.control.evaluate import Episodes, run_episodes
 from lineal.train.control.files import save_policy
+from lineal.train.control.natural import critic_update, natural_update
+from lineal.train.control.outline import layers, mebibytes
 from lineal.train.control.parts import EnvironmentParts, Going, Wrap, build_environment, read_step_algorithm
 from lineal.train.control.session import restore_policy, save_progress
-from lineal.train.control.update import StepProblem, adam_update, critic_update, natural_update
+from lineal.train.control.update import StepProblem, adam_update
 from lineal.train.environment_options import EnvironmentConfig
 from lineal.train.guard import Guard
 from lineal.train.metrics import to_host
@@ -63,19 +64,10 @@ def plan(config: EnvironmentConfig) -> list[str]:
     return [
         str(algorithm),
         f"environment {where.env}: shows {parts.environment.observation}, takes {parts.environment.action}",
-        f"policy {policy.config.features} -> {' -> '.join(map(str, policy.config.hidden))}: "
-        f"{policy.theta.numel():,} parameters with the critic",
+        f"policy {layers(policy.config)}: {policy.theta.numel():,} parameters with the critic",
         f"an iteration: {where.envs} copies x {used}, {algorithm.optimiser_steps} optimiser steps",
-        f"memory about {_mebibytes(policy, where.envs * config.algorithm.rollout_steps):.1f} MiB beside torch's own",
+        f"memory about {mebibytes(policy, where.envs * config.algorithm.rollout_steps):.1f} MiB beside torch's own",
     ]
-
-
-def _mebibytes(policy: ControlPolicy, steps: int) -> float:
-    """What an iteration holds: each step's observation three times, both networks' layers with their slopes, and what
-    is known of the step; the numbers of the policy with gradient and Adam's two means."""
-    shape = policy.config
-    each = 3 * shape.features + 4 * sum(shape.hidden) + policy.actions.outputs + 16
-    return (steps * each + 4 * policy.theta.numel()) * policy.theta.element_size() / 2**20
 
 
 @dataclass
@@ -187,7 +179,10 @@ def train_step(loop: EnvironmentLoop, step: int) -> dict[str, Any]:
         "env_steps_per_second": experience.env_steps / spent,
     }
     loop.run.time(step, times)
-    metrics: dict[str, Any] = {"env_steps": going.env_steps, "return_100": going.note(experience.returns)}
+    metrics: dict[str, Any] = {"env_steps": going.env_steps}
+    recent = going.note(experience.returns)
+    if math.isfinite(recent):
+        metrics["return_100"] = recent
     if experience.returns:
         metrics["return"] = math.fsum(experience.returns) / len(experience.returns)
         metrics["episode_length"] = math.fsum(experience.lengths) / len(experience.lengths)
@@ -255,7 +250,8 @@ def _learn(
 def _evaluate(loop: EnvironmentLoop) -> Episodes:
     """Episodes by the most probable actions, on copies of their own."""
     where, wanted = loop.config.environment, loop.config.run.eval_episodes
-    copies = open_environment(where.env, min(EVALUATED, wanted), own=where.own)
+    shown = where.preparation()
+    copies = open_environment(where.env, min(EVALUATED, wanted), own=where.own, preparation=shown)
     try:
         return run_episodes(loop.parts.policy, copies, wanted, loop.config.run.seed)
     finally:
@@ -274,4 +270,5 @@ def _finish(loop: EnvironmentLoop) -> None:
         f"{found.line()} by the most probable actions, after {loop.going.env_steps:,} steps.\n"
     )
     with loop.run.final_folder() as folder:
-        save_policy(folder, loop.parts.policy, loop.parts.environment, card)
+        shown = loop.config.environment.preparation()
+        save_policy(folder, loop.parts.policy, loop.parts.environment, card, shown)

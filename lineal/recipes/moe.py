@@ -41,9 +41,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-2, "save_every": 30,
     },
     "cpu-10min": {
-        "width": 128, "inner": 128, "layers": 2, "batch_size": 64, "block": 32, "steps": 4000, "warmup": 100,
-        "learning_rate": 4e-3, "schedule": "cosine", "weight_decay": 0.0, "save_every": 500, "eval_every": 500,
-        "time_limit": 600.0,
+        "width": 128, "inner": 1024, "chosen": 2, "layers": 2, "batch_size": 64, "block": 32, "steps": 3000,
+        "warmup": 100, "learning_rate": 4e-3, "schedule": "cosine", "weight_decay": 0.0, "save_every": 500,
+        "eval_every": 500,
     },
     "moe-4": {**_PAPER, "experts": 4},
     "moe-32": {**_PAPER, "experts": 32},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from lineal.errors import UsageError
+from lineal.recipes.atari_presets import preset
 from lineal.recipes.config import Paper, with_options
-from lineal.recipes.environment_presets import preset
 from lineal.train.environment_options import (
     EnvironmentConfig,
     EnvironmentOptions,
@@ -27,6 +27,7 @@ PAPER = Paper(
         "Rewards are normalised on the most recent clips after each fit, not by statistics since the start.",
         "Where a task would end it begins again inside an episode of fixed length; the paper changed the tasks instead.",
         "The constant of the label rate is a share of the run; the paper's is 2e6 steps.",
+        "Predicted rewards have standard deviation 1 everywhere; the paper scales those of Atari to 0.05.",
     ),
 )
 SUMMARY = "an agent learns what a person prefers, from pairs of clips"
@@ -61,5 +62,6 @@ def tuned(asked: PreferencesConfig) -> PreferencesConfig:
     if algorithm in ("ppo", "ppo-kl"):
         # Each fit moves the reward under the policy; at a constant rate a late update can undo it.
         config = with_options(config, schedule="linear")
-    # Normalised once already, by the ensemble.
-    return replace(config, environment=replace(config.environment, normalise_rewards=False))
+    # Normalised once already, by the ensemble, and no end may say how well it went.
+    plain = {"normalise_rewards": False, "clip_rewards": False, "episodic_life": False}
+    return replace(config, environment=replace(config.environment, **plain))

@@ -8,21 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
+from lineal.environments.control.images import image_shape
 from lineal.environments.control.opening import open_environment
 from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.control.spaces import Box
 from lineal.environments.preferences.teachers import FunctionLabeller, Labeller, Teacher
 from lineal.environments.preferences.wrappers import FixedHorizon, LearnedReward, choices_of, time_limit
 from lineal.errors import UsageError
-from lineal.models.reward import RewardConfig, RewardEnsemble
+from lineal.models.pixel_reward import PixelReward, PixelRewardConfig
+from lineal.models.reward import Ensemble, RewardConfig, RewardEnsemble
 from lineal.recipes.environment_loop import EnvironmentLoop, open_loop, train_step
 from lineal.recipes.environment_loop import plan as plan_policy
 from lineal.recipes.preferences import PreferencesConfig
 from lineal.train.checkpoint import Checkpoint
 from lineal.train.console import note
-from lineal.train.control.collect import Features
 from lineal.train.control.evaluate import Episodes, run_episodes
 from lineal.train.control.files import save_policy
+from lineal.train.control.seen import Features
 from lineal.train.control.session import save_progress
 from lineal.train.preferences.fit import Fitted
 from lineal.train.preferences.labels import Answers, LabelStore, PairWriter
@@ -95,7 +97,8 @@ def open_preferences(config: PreferencesConfig, run: Run) -> PreferenceLoop:
             environment = FixedHorizon(
                 environment, horizon_of(environment, options), options.termination_reward
             )
-        teachings.append(open_teaching(config, run, LearnedReward(environment)))
+        pictures = config.policy.network != "perceptron" and image_shape(environment.observation) is not None
+        teachings.append(open_teaching(config, run, LearnedReward(environment, pictures=pictures)))
         return teachings[0].world
 
     def take(found: Checkpoint) -> None:
@@ -124,21 +127,30 @@ def open_teaching(config: PreferencesConfig, run: Run, world: LearnedReward) -> 
     options, folder, seed = config.preferences, run.path / FOLDER, config.run.seed
     write_about(folder, config.environment.env, options)
     labeller = labeller_of(options, seed)
-    action = world.action
-    acted = action.size if isinstance(action, Box) else sum(choices_of(action))
-    shape = RewardConfig(Features(world).count + acted, options.reward_hidden, options.members)
     return Teaching(
         options=options,
         schedule=LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay),
         seed=seed,
         world=world,
-        fitted=Fitted.start(RewardEnsemble(shape, seed), fitting(options)),
+        fitted=Fitted.start(ensemble_for(world, options, seed), fitting(options, world.pictures)),
         answers=Answers(folder) if labeller is None else LabelStore(folder),
         writer=PairWriter(folder),
         segments=SegmentStore(folder),
         labeller=labeller,
         pool=ThreadPoolExecutor(1) if options.asynchronous else None,
     )
+
+
+def ensemble_for(world: LearnedReward, options: PreferenceOptions, seed: int) -> Ensemble:
+    """The reward that fits what the environment shows: of pictures alone, else of observation and action."""
+    image = image_shape(world.observation) if world.pictures else None
+    if image is not None:
+        hidden = options.reward_hidden[-1]
+        return PixelReward(PixelRewardConfig(image, hidden=hidden, members=options.members), seed)
+    action = world.action
+    acted = action.size if isinstance(action, Box) else sum(choices_of(action))
+    shape = RewardConfig(Features(world).count + acted, options.reward_hidden, options.members)
+    return RewardEnsemble(shape, seed)
 
 
 def labeller_of(options: PreferenceOptions, seed: int) -> Labeller | None:
@@ -262,7 +274,8 @@ def _save(loop: PreferenceLoop) -> None:
 def evaluate(loop: PreferenceLoop) -> Episodes:
     """Episodes of the environment as it is, by its own reward and with its own ends."""
     where, wanted = loop.config.environment, loop.config.run.eval_episodes
-    copies = open_environment(where.env, min(8, wanted), own=where.own)
+    shown = where.preparation()
+    copies = open_environment(where.env, min(8, wanted), own=where.own, preparation=shown)
     try:
         return run_episodes(loop.policy.parts.policy, copies, wanted, loop.config.run.seed)
     finally:
@@ -280,5 +293,7 @@ def _finish(loop: PreferenceLoop) -> None:
     env = loop.config.environment.env
     card = f"---\ntags: [lineal, reinforcement-learning, preferences, {env}]\n---\n# {env}, taught by preferences\n\n{line}.\n"
     with loop.run.final_folder() as folder:
-        save_policy(folder, policy.parts.policy, policy.parts.environment, card)
+        save_policy(
+            folder, policy.parts.policy, policy.parts.environment, card, loop.config.environment.preparation()
+        )
         teaching.fitted.ensemble.save(folder / "reward")

@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "multi30k": {
         "encoder_layers": 4, "decoder_layers": 4, "width": 128, "inner": 256, "heads": 4, "dropout": 0.3,
-        "schedule": "linear", "learning_rate": 5e-3, "warmup": 1000, "batch_tokens": 2048, "steps": 20_000,
+        "schedule": "linear", "learning_rate": 2e-3, "warmup": 1000, "batch_tokens": 2048, "steps": 20_000,
         "average": 10, "snapshot_every": 200, "save_every": 500, "eval_every": 1000, "beams": 5, "length_penalty": 1.0,
     },
     "base": {

@@ -15,7 +15,7 @@ from lineal.models.transformer import Transformer, TransformerConfig
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import Noam, Schedule, make_schedule
 from lineal.tokenizers import Tokenizer
-from lineal.train.console import note
+from lineal.train.console import note, warn
 from lineal.train.device import Shape
 from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.guard import Guard
@@ -151,8 +151,8 @@ def _train(config: TranslationConfig, run: Run, parts: Parts) -> None:
             if stop and not last:
                 run.exit()
             if last:
-                return _finish(config, run, parts, step, best)
-    return _finish(config, run, parts, done, saved.get("best", math.inf))
+                return _finish(config, run, parts, step)
+    return _finish(config, run, parts, done)
 
 
 def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
@@ -161,11 +161,7 @@ def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard)
     parts.optimiser.zero_grad(set_to_none=True)
     rows, counts = parts.order.batch(step - 1), parts.order.target_N
     whole = int(counts[rows].sum())
-    masks = (
-        Masks(config.run.seed, step, ranks.rank)
-        if config.model.dropout or config.model.attention_dropout
-        else None
-    )
+    masks = Masks(config.run.seed, step, ranks.rank)
     sums = torch.zeros(3, dtype=torch.float64)
     for micro in micro_batches(rows, parts.order, options.token_budget):
         mine = micro[ranks.rank :: ranks.world]
@@ -236,7 +232,7 @@ def _samples(run: Run, step: int, judged: Judged) -> None:
         run.sample(step, record)
 
 
-def _finish(config: TranslationConfig, run: Run, parts: Parts, step: int, best: float) -> None:
+def _finish(config: TranslationConfig, run: Run, parts: Parts, step: int) -> None:
     """Average, judge, and write final/."""
     if parts.ranks.tell(run.final.exists()):
         return
@@ -244,6 +240,8 @@ def _finish(config: TranslationConfig, run: Run, parts: Parts, step: int, best: 
         chosen = _weights(config, run, step)
         if chosen:
             put(parts.model, chosen)
+        else:
+            warn(f"there are no weights to make --final {config.optimiser.final} of: the last ones are kept.")
         found = figures(parts.model, parts.task.valid, parts.task.ids)
         judged = judge(parts.model, parts.task.corpus.test, parts.task, beam_search(config.decoding))
         run.log(step, {**found.metrics(), **judged.metrics(), "eval/final": True})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+from lineal.environments.control.preparation import Preparation
 from lineal.errors import UsageError
 from lineal.train.options import at_least
 
@@ -24,21 +25,53 @@ class EnvironmentOptions:
     """Divide observations by their running deviation, after taking off their mean; kept with the policy."""
     normalise_rewards: bool = False
     """Divide rewards by the running deviation of their discounted sum; the returns that are logged stay as they are."""
+    clip_rewards: bool = False
+    """Cut each reward to -1..1 for the learner; the returns that are logged stay as they are."""
+    frame_stack: int | None = None
+    """Observations shown at once, the newest last (default: 4 for Atari, 1 elsewhere)."""
+    vector_entry: bool = False
+    """Take the environment's own vectorised form (its vector entry point in Gymnasium) where it has one."""
+    frame_skip: int = 4
+    """Atari: frames that an action is held for."""
+    max_pool: bool = True
+    """Atari: show the brighter of the last two frames, against flicker."""
+    grey: bool = True
+    """Atari: one number per pixel instead of three."""
+    image_size: int = 84
+    """Atari: pixels of each side."""
+    noops: int = 30
+    """Atari: most idle frames at the start of a game."""
+    fire: bool = True
+    """Atari: press fire when a game begins, where it must be."""
+    sticky: float | None = None
+    """Atari: probability that a frame repeats the action before (default: the name's own, 0.25 for v5)."""
+    episodic_life: bool = False
+    """Atari: a lost life is an end to the learner, though the game goes on."""
+
+    def preparation(self, *, learner: bool = False) -> Preparation:
+        """How the environment is shown; what is played apart from learning has no ends of its own."""
+        known = {part.name: getattr(self, part.name) for part in fields(Preparation)}
+        return Preparation(**(known | ({} if learner else {"episodic_life": False})))
 
     def __post_init__(self) -> None:
         at_least(self, envs=1)
+        self.preparation()
         if self.preset not in ("auto", "zoo", "plain"):
             raise UsageError(f"--preset {self.preset} is none of auto, zoo and plain.")
 
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """The shape of policy and critic: two perceptrons alike."""
+    """The shape of policy and critic: two perceptrons alike, or for pictures one convolutional network for both."""
 
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers."""
-    activation: str = "tanh"
-    """tanh or relu."""
+    network: str = "auto"
+    """perceptron, convolutional, or auto: convolutional for pictures (uint8 observations of 2 to 4 axes)."""
+    hidden: tuple[int, ...] = ()
+    """Widths of the hidden layers (default: 64 64; after convolutions 512)."""
+    convolutions: tuple[str, ...] = ()
+    """Convolutions as FILTERSxSIDE/STRIDE (default: 32x8/4 64x4/2 64x3/1; for pictures below 36 pixels 16x3/1 32x3/2)."""
+    activation: str | None = None
+    """tanh or relu (default: tanh; relu with convolutions)."""
     orthogonal: bool = True
     """Orthogonal start: sqrt 2 in hidden layers, 0.01 for actions, 1 for the critic; --no-orthogonal is torch's own."""
     covariance: str = "diagonal"
@@ -49,18 +82,22 @@ class PolicyOptions:
     """Learn the covariance; --no-learn-std keeps it as it starts."""
     dtype: str = "float32"
     """float32 or float64."""
-    threads: int = 1
-    """CPU threads of torch; one is fastest for networks this small."""
+    threads: int = 0
+    """CPU threads of torch; 0 is one for perceptrons, which is fastest, and every core for convolutions."""
+    micro_batch: int = 256
+    """Pictures that the network reads at once: fewer take less memory, and the result is the same."""
 
     def __post_init__(self) -> None:
-        at_least(self, threads=1)
-        if self.activation not in ("tanh", "relu"):
+        at_least(self, threads=0, micro_batch=1)
+        if self.network not in ("auto", "perceptron", "convolutional"):
+            raise UsageError(f"--network {self.network} is none of auto, perceptron and convolutional.")
+        if self.activation not in (None, "tanh", "relu"):
             raise UsageError(f"--activation {self.activation} is neither tanh nor relu.")
         if self.covariance not in ("diagonal", "full"):
             raise UsageError(f"--covariance {self.covariance} is neither diagonal nor full.")
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype {self.dtype}: a control policy is float32 or float64.")
-        if not self.hidden or min(self.hidden) < 1:
+        if self.hidden and min(self.hidden) < 1:
             raise UsageError(
                 f"--hidden {' '.join(map(str, self.hidden))}: give one width of at least 1 per layer."
             )

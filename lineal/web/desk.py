@@ -18,6 +18,7 @@ CHOICES = ("left", "right", "equal", "skip")
 LEASE = 120.0
 """Seconds a question stays with whoever was asked."""
 RATE_WINDOW = 300.0
+"""Seconds over which labels per minute are counted."""
 BEFORE_CONTROL = 6
 """Answers before the first repeated pair; the newest few are not repeated."""
 
@@ -72,13 +73,13 @@ class Desk:
         wanted: int = 0,
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         if not 0 <= control <= 0.5:
             raise UsageError(f"--control {control}: a share of repeated pairs between 0 and 0.5.")
         self.store, self.control, self.lease, self.wanted = store, control, lease, wanted
-        self._seed, self._clock = seed, clock
+        self._seed, self._clock, self._wall = seed, clock, wall
         self._held: dict[str, tuple[Visitor, Question, float]] = {}
-        self._times: list[float] = []
         self._turns: dict[str, int] = {}
 
     def next(self, visitor: Visitor) -> Question | None:
@@ -140,13 +141,12 @@ class Desk:
         preference = {**sides, "equal": EQUAL, "skip": None}[answer.choice]
         seconds = min(max(0.0, answer.seconds), 3600.0)
         label = Label(
-            pair.id, preference, visitor.labeller, round(seconds, 2), round(time.time(), 2), answer.control
+            pair.id, preference, visitor.labeller, round(seconds, 2), round(self._wall(), 2), answer.control
         )
         self.store.add(label)
         held = self._held.get(visitor.session)
         if held is not None and held[1].pair.id == pair.id:
             del self._held[visitor.session]
-        self._times.append(self._clock())
         return label
 
     def undo(self, visitor: Visitor) -> Question | None:
@@ -156,7 +156,7 @@ class Desk:
         if not standing:
             return None
         last = standing[-1]
-        self.store.add(replace(last, retracted=True, time=round(time.time(), 2)))
+        self.store.add(replace(last, retracted=True, time=round(self._wall(), 2)))
         return self._lend(visitor, self._shown(self.store.pairs[last.pair], visitor, last.control))
 
     def _standing(self, labeller: str) -> list[Label]:
@@ -175,18 +175,30 @@ class Desk:
                 del found[same[-1]]
         return found
 
-    def progress(self) -> dict[str, float | int]:
-        """How it goes: labels so far and wanted, questions open, labels per minute, agreement on repeated pairs."""
+    def rate(self, labeller: str | None = None) -> float:
+        """Answers per minute over the last minutes, of one labeller or of all, as the store has them.
+
+        The time runs from when the first of them was asked until now, so a pause counts and a restart does not.
+        """
+        now = self._wall()
+        names = [labeller] if labeller is not None else {label.labeller for label in self.store.history}
+        recent = [
+            label for name in names for label in self._standing(name) if 0 <= now - label.time <= RATE_WINDOW
+        ]
+        if not recent:
+            return 0.0
+        begun = min(label.time - label.seconds for label in recent)
+        return 60 * len(recent) / min(max(now - begun, 10.0), RATE_WINDOW)
+
+    def progress(self, labeller: str | None = None) -> dict[str, float | int]:
+        """How it goes: labels so far and wanted, questions open, this labeller's per minute, agreement on repeated pairs."""
         self.store.refresh()
-        now = self._clock()
-        self._times = [moment for moment in self._times if now - moment <= RATE_WINDOW]
-        span = max(now - self._times[0], 10.0) if len(self._times) > 1 else 0.0
         same, repeated = self.store.agreement()
         return {
             "labels": len(self.store.answered),
             "wanted": max(self.wanted, len(self.store.pairs)),
             "open": len(self.store.open_pairs),
-            "per_minute": round(60 * (len(self._times) - 1) / span, 1) if span else 0.0,
+            "per_minute": round(self.rate(labeller), 1),
             "agreed": same,
             "repeated": repeated,
         }

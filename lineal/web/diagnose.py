@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from lineal.web.diagnose_control import CONTROL_CHECKS
+from lineal.web.findings import Finding, clipping, damaged, late_mean, refused
 from lineal.web.page import show
 from lineal.web.read import RunView
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One observation. level: bad (nothing can be learned), warn (learning is hampered) or good. remedy: to try."""
-
-    level: str
-    text: str
-    remedy: str = ""
-
-
 def diagnose(run: RunView) -> list[Finding]:
     """Everything that stands out in a run, worst first; a run in which nothing does gets one good finding."""
-    found = [finding for check in CHECKS for finding in check(run)]
+    control = "environment" in run.options
+    found = [finding for check in (CONTROL_CHECKS if control else CHECKS) for finding in check(run)]
     if not found:
-        return [Finding("good", "Nothing stands out: rewards vary within groups and every step was finite.")]
+        what = "returns vary, the critic follows them" if control else "rewards vary within groups"
+        return [Finding("good", f"Nothing stands out: {what} and every step was finite.")]
     return sorted(found, key=lambda finding: ("bad", "warn", "good").index(finding.level))
-
-
-def late_mean(run: RunView, name: str) -> float | None:
-    """Mean of the last quarter of a number's finite values; None when there are none."""
-    values = run.values(name)
-    tail = values[-max(1, len(values) // 4) :]
-    return math.fsum(tail) / len(tail) if tail else None
 
 
 def _equal_groups(run: RunView) -> list[Finding]:
@@ -112,19 +99,6 @@ def _entropy(run: RunView) -> list[Finding]:
     ]
 
 
-def _clipping(run: RunView) -> list[Finding]:
-    share = late_mean(run, "clip_ratio/region_mean")
-    if share is None or share < 0.3:
-        return []
-    return [
-        Finding(
-            "warn",
-            f"{share:.0%} of the terms were clipped: most of each rollout is not used.",
-            "Fewer --epochs or --minibatches, or a lower --learning-rate.",
-        )
-    ]
-
-
 def _still(run: RunView) -> list[Finding]:
     norms = run.values("grad_norm")
     if norms and max(norms) == 0.0:
@@ -136,23 +110,6 @@ def _still(run: RunView) -> list[Finding]:
             )
         ]
     return []
-
-
-def _refused(run: RunView) -> list[Finding]:
-    lines = [
-        line for line in run.metrics if any(isinstance(v, float) and math.isnan(v) for v in line.values())
-    ]
-    steps = [int(line["step"]) for line in lines if math.isnan(float(line.get("grad_norm") or 0.0))]
-    if not steps:
-        return []
-    listed = ", ".join(map(str, steps[:5])) + (" ..." if len(steps) > 5 else "")
-    return [
-        Finding(
-            "bad",
-            f"{len(steps)} steps were refused because something was not finite (steps {listed}).",
-            "The batches are in refused/. Lower --learning-rate, set --max-grad-norm, or use --dtype float32.",
-        )
-    ]
 
 
 def _rejected(run: RunView) -> list[Finding]:
@@ -184,22 +141,16 @@ def _failures(run: RunView) -> list[Finding]:
     return found
 
 
-def _damaged(run: RunView) -> list[Finding]:
-    if not run.damaged:
-        return []
-    return [Finding("warn", f"{run.damaged} lines of the logs could not be read and are not shown.")]
-
-
 CHECKS: tuple[Callable[[RunView], list[Finding]], ...] = (
     _flat_reward,
     _still,
-    _refused,
+    refused,
     _equal_groups,
     _truncated,
     _mismatch,
     _entropy,
-    _clipping,
+    clipping,
     _rejected,
     _failures,
-    _damaged,
+    damaged,
 )

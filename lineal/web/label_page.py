@@ -83,9 +83,13 @@ class Page:
     ) -> None:
         self.desk, self.segments, self.clips, self.shown, self.token = desk, segments, clips, shown, token
 
-    def question(self, question: Question | None) -> dict[str, Any]:
+    def question(self, question: Question | None, labeller: str | None = None) -> dict[str, Any]:
         """A question as the page reads it: `swapped` comes back with the answer."""
-        record: dict[str, Any] = {"progress": self.desk.progress(), **asdict(self.shown), "question": None}
+        record: dict[str, Any] = {
+            "progress": self.desk.progress(labeller),
+            **asdict(self.shown),
+            "question": None,
+        }
         if question is not None:
             kind = question.pair.kind
             record["question"] = {
@@ -100,7 +104,8 @@ class Page:
 
     def next(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The visitor's question."""
-        return self.question(self.desk.next(visitor(body)))
+        who = visitor(body)
+        return self.question(self.desk.next(who), who.labeller)
 
     def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Keep an answer, and go on."""
@@ -113,12 +118,12 @@ class Page:
             )
         who = visitor(body)
         self.desk.answer(who, Answer(**values))  # type: ignore[arg-type]
-        return self.question(self.desk.next(who))
+        return self.question(self.desk.next(who), who.labeller)
 
     def undo(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Take the last answer back, and ask it again; without one, go on."""
         who = visitor(body)
-        return self.question(self.desk.undo(who) or self.desk.next(who))
+        return self.question(self.desk.undo(who) or self.desk.next(who), who.labeller)
 
     def clip(self, name: str) -> tuple[bytes, str, dict[str, Any]]:
         """The film strip of a segment: bytes, media type, layout."""

@@ -17,8 +17,9 @@ def escape(value: object) -> str:
     return html.escape(CONTROLS.sub("\ufffd", str(value)), quote=True)
 
 
-def page(title: str, body: str, rules: str = "") -> str:
+def page(title: str, body: str, rules: str = "", *, pictures: bool = False) -> str:
     """A whole document around `body`, which must be escaped already. rules: more of the style sheet, by the program.
+    pictures: allow those that are part of the page itself.
 
     The content-security policy allows this one style sheet, by its hash, and nothing else: should a completion
     ever slip through unescaped, it still cannot run, load or send anything.
@@ -26,6 +27,8 @@ def page(title: str, body: str, rules: str = "") -> str:
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8") + rules
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    if pictures:
+        policy += "; img-src data:"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

@@ -28,8 +28,11 @@ HEROES = (
         ("return_100", "eval/return"),
         "Mean over the last 100 episodes; by the most probable actions.",
     ),
+    Panel(
+        "BLEU", ("eval/bleu",), "Of translations on the way, greedy; the last point is the test set's.", 0.0
+    ),
     Panel("Reward", ("reward",), "Mean over the completions of a step."),
-    Panel("Loss", ("loss", "eval/loss"), "Mean negative log-likelihood per token, in nats."),
+    Panel("Loss", ("loss", "nll", "eval/loss"), "Mean negative log-likelihood per token, in nats."),
 )
 """As wide as the page; the first of them that a run has comes first."""
 
@@ -37,11 +40,15 @@ PANELS = (
     Panel(
         "KL to the policy before the step",
         ("kl",),
-        "How far each update moved: mean KL(old || new) per token.",
+        "How far each update moved: mean KL(old || new) per token or step.",
         0.0,
     ),
     Panel("KL to the reference", ("reference_kl",), "How far from the starting policy.", 0.0),
-    Panel("Entropy", ("entropy",), "Of the next-token distribution, in nats: 0 means no exploration.", 0.0),
+    Panel(
+        "Entropy",
+        ("entropy",),
+        "Of the next token or action, in nats; choices with 0 leave nothing to explore.",
+    ),
     Panel("Gradient norm", ("grad_norm",), "Before clipping.", 0.0),
     Panel(
         "Clipped",
@@ -49,6 +56,7 @@ PANELS = (
         "Share of terms whose ratio left the clip range and that give no gradient.",
         0.0,
     ),
+    Panel("Episode length", ("episode_length", "eval/episode_length"), "Mean steps of an episode.", 0.0),
     Panel("Length", ("completions/mean_length",), "Mean tokens of a completion.", 0.0),
     Panel("Cut off", ("completions/clipped_ratio",), "Share of completions that hit the length limit.", 0.0),
     Panel(
@@ -126,6 +134,14 @@ PANELS = (
         0.0,
     ),
     Panel("Explained variance", ("explained_variance",), "1: the critic predicts every return; 0: none."),
+    Panel(
+        "Tokens right",
+        ("token_accuracy", "eval/token_accuracy"),
+        "The most probable token is the right one.",
+        0.0,
+        1.0,
+    ),
+    Panel("Bits a byte", ("eval/bits_per_byte",), "Of held-out text: comparable between vocabularies.", 0.0),
     Panel("Learning rate", ("learning_rate",), "", 0.0),
 )
 

@@ -15,6 +15,7 @@ from lineal.train.files import replace_file
 from lineal.train.progress import show_seconds
 from lineal.web.diagnose import diagnose
 from lineal.web.experts import experts_section
+from lineal.web.film import film_section
 from lineal.web.page import escape, page, show, table
 from lineal.web.panels import charts
 from lineal.web.read import RunView, find_runs, read_run
@@ -42,12 +43,13 @@ def render(run: RunView) -> str:
     wide, small, other = charts(run)
     more = f'<details><summary>Every other number</summary><div class="charts">{other}</div></details>'
     curves = f'<h2>Curves</h2>{wide}<div class="charts">{small}</div>{more if other else ""}'
-    middle = [curves, _findings(run)]
+    middle, film = [curves, _findings(run)], film_section(run.path)
     parts = [
         _header(run),
         _tiles(run),
         _beside(run),
         *(reversed(middle) if _stuck(run) else middle),
+        film,
         _formula(run),
         samples_section(run),
         experts_section(run),
@@ -56,7 +58,8 @@ def render(run: RunView) -> str:
         _next(run),
         '<footer class="soft">Written by lineal; no script, no network.</footer>',
     ]
-    return page(f"{run.name}: {run.recipe}", "\n".join(part for part in parts if part))
+    title, body = f"{run.name}: {run.recipe}", "\n".join(part for part in parts if part)
+    return page(title, body, pictures=bool(film))
 
 
 def _header(run: RunView) -> str:
@@ -84,6 +87,7 @@ def _paper(recipe: str) -> str:
 
 HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, greedy"))
 RETURNS = (
+    ("eval/bleu", "BLEU"),
     ("eval/return", "return, most probable actions"),
     ("return_100", "return, last 100 episodes"),
     ("true_return", "true return, last iteration"),
@@ -143,8 +147,14 @@ def _tiles(run: RunView) -> str:
     speed = sorted(run.values("tokens_per_second", "timing"))
     if speed:
         tiles.append(("speed", f"{speed[len(speed) // 2]:,.0f}", "tokens a second, median"))
-    tokens = run.last("num_tokens")
-    tiles.append(("steps", f"{run.step:,}", f"{tokens:,.0f} tokens" if tokens else ""))
+    stepped = sorted(run.values("env_steps_per_second", "timing"))
+    if stepped:
+        tiles.append(
+            ("speed", f"{stepped[len(stepped) // 2]:,.0f}", "steps of the environment a second, median")
+        )
+    tokens, taken = run.last("num_tokens"), run.last("env_steps")
+    below = f"{tokens:,.0f} tokens" if tokens else f"{taken:,.0f} steps of the environment" if taken else ""
+    tiles.append(("steps", f"{run.step:,}", below))
     cells = "".join(
         f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(below)}</small></dd></div>'
         for name, value, below in tiles
@@ -167,10 +177,9 @@ def _findings(run: RunView) -> str:
 def _stuck(run: RunView) -> bool:
     """The number it is judged by did not get better by more than noise."""
     judged = headline(run)
-    if not judged:
-        return False
-    first = judged[0]
-    if first.start is None:
+    # An evaluation at the end alone says nothing of progress.
+    first = next((j for j in judged if j.start is not None), None)
+    if first is None or first.start is None:
         return False
     error = run.last("eval/error") or 0.0
     lower = "loss" in first.label or "perplexity" in first.label

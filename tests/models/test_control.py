@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lineal.errors import UsageError
-from lineal.models.acting import Actor
+from lineal.models.acting import PerceptronActor
 from lineal.models.control import ControlConfig, ControlPolicy, load_tensors, named_tensors
 from lineal.models.normaliser import Normaliser, fill_returns
 
@@ -32,7 +32,7 @@ def made(config: ControlConfig, dtype: torch.dtype = torch.float64) -> ControlPo
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 def test_numpy_acts_as_torch_says(config: ControlConfig, dtype: torch.dtype, near: float) -> None:
     policy = made(config, dtype)
-    actor = Actor(policy)
+    actor = PerceptronActor(policy)
     random = np.random.default_rng(2)
     feature_BF = random.normal(0, 3, (40, config.features)).astype(np.float32)
     input_BF = actor.normalised(feature_BF)
@@ -51,7 +51,7 @@ def test_numpy_acts_as_torch_says(config: ControlConfig, dtype: torch.dtype, nea
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_actions_are_drawn_from_the_distribution_that_scores_them(config: ControlConfig) -> None:
     policy = made(config)
-    actor = Actor(policy)
+    actor = PerceptronActor(policy)
     rows = 20_000
     input_BF = np.repeat(
         actor.normalised(np.random.default_rng(5).normal(0, 2, (1, config.features))), rows, 0

@@ -71,7 +71,7 @@ def test_it_comes_back_from_its_folder(tmp_path):
 
 
 def test_dropout_only_while_fitting():
-    made, x = ensemble(dropout=0.5), torch.randn(9, 5)
+    made, x = ensemble(dropout=0.5).train(), torch.randn(9, 5)
     assert not torch.equal(made(x), made(x))
     made.eval()
     assert torch.equal(made(x), made(x))

@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,3 +104,55 @@ def command() -> Callable[..., int]:
 def tiny() -> dict[str, tuple[str, ...]]:
     """The options of small runs: "shape" for every recipe, "policy" for policy gradients as well."""
     return {"shape": SHAPE, "policy": SHAPE + POLICY}
+
+
+@pytest.fixture
+def catch() -> Iterator[None]:
+    """Registers Catch-v0, a game on pictures that comes as one vector environment and resets in the next step."""
+    gymnasium = pytest.importorskip("gymnasium")
+    threads, side = torch.get_num_threads(), 10
+
+    class Catch(gymnasium.vector.VectorEnv):  # type: ignore[name-defined]
+        """A ball falls on a field of 10 x 10 pixels; the paddle below it moves left, stays or moves right; 1 if it catches."""
+
+        metadata: ClassVar = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
+
+        def __init__(self, num_envs: int, render_mode: str | None = None) -> None:
+            self.num_envs = num_envs
+            self.single_observation_space = gymnasium.spaces.Box(0, 255, (side, side), np.uint8)
+            self.single_action_space = gymnasium.spaces.Discrete(3)
+            self.random, self.over_B = np.random.default_rng(0), np.zeros(num_envs, bool)
+
+        def begin(self, which_B: np.ndarray) -> None:
+            self.ball_B2[which_B] = np.stack(
+                [np.zeros(which_B.sum()), self.random.integers(0, side, which_B.sum())], 1
+            )
+            self.paddle_B[which_B] = side // 2
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+            if seed is not None:
+                self.random = np.random.default_rng(seed)
+            self.ball_B2, self.paddle_B = np.zeros((self.num_envs, 2), int), np.zeros(self.num_envs, int)
+            self.begin(np.ones(self.num_envs, bool))
+            self.over_B = np.zeros(self.num_envs, bool)
+            return self.show(), {}
+
+        def show(self) -> np.ndarray:
+            shown, row_B = np.zeros((self.num_envs, side, side), np.uint8), np.arange(self.num_envs)
+            shown[row_B, self.ball_B2[:, 0], self.ball_B2[:, 1]] = 255
+            shown[row_B, side - 1, self.paddle_B] = 255
+            return shown
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+            fresh_B = self.over_B
+            self.ball_B2[~fresh_B, 0] += 1
+            self.paddle_B = np.where(fresh_B, self.paddle_B, np.clip(self.paddle_B + action - 1, 0, side - 1))
+            self.begin(fresh_B)
+            self.over_B = self.ball_B2[:, 0] == side - 1
+            reward_B = np.where(self.over_B, np.where(self.ball_B2[:, 1] == self.paddle_B, 1.0, -1.0), 0.0)
+            return self.show(), reward_B, self.over_B.copy(), np.zeros(self.num_envs, bool), {}
+
+    gymnasium.register("Catch-v0", vector_entry_point=Catch)
+    yield
+    torch.set_num_threads(threads)
+    gymnasium.registry.pop("Catch-v0")

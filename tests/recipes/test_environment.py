@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +291,80 @@ def test_an_unfinished_run_can_be_watched(say: Say, command: Command, tmp_path: 
     said = say("eval", tmp_path / "run", "--episodes", 2)
     assert said.code == 0 and "is not finished" in said.err and "return" in said.out
     assert "changed its spaces" in say("eval", tmp_path / "run", "--env", "Acrobot-v1").err
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        exec(compile(code, "control.md", "exec"), {})
+    finally:
+        torch.set_num_threads(threads)
+    assert "over 20 episodes" in capsys.readouterr().out and (tmp_path / "runs/pole/final").is_dir()
+
+
+def test_beta_moves_once_per_iteration_by_a_factor_of_two_at_most(
+    say: Say, read: Read, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert say(*words("ppo-kl", out, "--epochs", "6", "--learning-rate", "0.02", "--steps", "8")).code == 0
+    beta = [line["beta"] for line in read(out / "metrics.jsonl") if "beta" in line]
+    assert len(beta) == 8 and set(np.diff(np.log2([1.0, *beta])).tolist()) <= {-1.0, 0.0, 1.0}
+    assert len(set(beta)) > 1
+
+
+class Changing:
+    """Registers Changing-v0, which shows `size` numbers and pays `reward`."""
+
+    def __init__(self, size: int, reward: float = 1.0) -> None:
+        import gymnasium
+
+        class Environment(gymnasium.Env):  # type: ignore[name-defined]
+            observation_space = gymnasium.spaces.Box(-1, 1, (size,), np.float32)
+            action_space = gymnasium.spaces.Discrete(2)
+            taken = 0
+
+            def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+                return np.zeros(size, np.float32), {}
+
+            def step(self, action: Any) -> Any:
+                Environment.taken += 1
+                paid = reward if Environment.taken > 200 else 1.0
+                return np.zeros(size, np.float32), paid, False, Environment.taken % 10 == 0, {}
+
+        gymnasium.register("Changing-v0", entry_point=Environment)  # type: ignore[arg-type]
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        import gymnasium
+
+        gymnasium.registry.pop("Changing-v0")
+
+
+def test_a_run_goes_on_only_with_the_spaces_it_began_with(say: Say, command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    with Changing(3):
+        killed = command(words("ppo", tmp_path / "run", env="Changing-v0"), before=die_at(4, "prepare"))
+        assert killed == -signal.SIGKILL
+    with Changing(5):
+        said = say("resume", tmp_path / "run")
+        assert said.code == 1 and "the environment changed its spaces" in said.err.splitlines()[-1], said.err
+    with Changing(3):
+        assert say("resume", tmp_path / "run").code == 0
+
+
+def test_nan_from_an_environment_ends_the_run_with_its_name_and_costs_no_checkpoint(
+    say: Say, tmp_path: Path
+) -> None:
+    pytest.importorskip("gymnasium")
+    with Changing(3, reward=math.nan):
+        said = say(*words("trpo", tmp_path / "run", env="Changing-v0"))
+    assert said.code == 1 and "Changing-v0 gave reward nan in copy" in said.err.splitlines()[-1], said.err
+    assert (tmp_path / "run" / "checkpoints").is_dir() and not (tmp_path / "run" / "final").exists()

@@ -205,3 +205,23 @@ def test_options_survive_being_saved() -> None:
     config = moe.default()
     assert from_json(MixtureConfig, json.loads(json.dumps(to_json(config)))) == config
     assert config.experts.experts == 32 and config.data.prompt_field == "text"
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "gspo", "ppo", "trpo"])
+def test_a_mixture_is_post_trained(say, read, tiny, recipe: str, tmp_path: Path) -> None:
+    words = ("run", recipe, *tiny["policy"], "--layout", "mixtral", "--steps", "2", "--out", tmp_path / "run")
+    reward = tmp_path / "reward.py"
+    reward.write_text(
+        "def digits(completions, **columns):\n    return [len(set(c)) / 9 for c in completions]\n"
+    )
+    own = () if recipe == "trpo" else ("--learning-rate", "1e-2", "--epochs", "2")
+    said = say(*words, *own, "--reward", f"{reward}:digits", "--routing-replay")
+    assert said.code == 0, said.err
+    lines = [line for line in read(tmp_path / "run" / "metrics.jsonl") if "routing/changed" in line]
+    assert len(lines) == 2 and all(0 <= line["routing/changed"] <= 1 for line in lines)
+    assert all(line["sampling/sampling_logp_difference/mean"] < 1e-5 for line in lines)
+
+
+def test_replay_without_experts_is_refused(say, tiny, tmp_path: Path) -> None:
+    said = say("run", "grpo", *tiny["policy"], "--routing-replay", "--out", tmp_path / "run")
+    assert said.code == 2 and "has no experts" in said.err

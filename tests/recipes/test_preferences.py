@@ -220,3 +220,21 @@ def test_pendulum_is_taught_by_700_comparisons(tmp_path, seed):
         preferences_loop.run(config, run)
     final = list(read_lines(tmp_path / "run" / "metrics.jsonl"))[-1]
     assert final["eval/return"] > -1200 + 0.9 * (1200 - 170), json.dumps(final)
+
+
+def test_cartpole_is_taught_by_150_comparisons(tmp_path):
+    """Random play lasts some 20 steps; the reward is never shown."""
+    asked = with_options(default(), env="CartPole-v1", algorithm="trpo", horizon=200)
+    more = {
+        "horizon": 200,
+        "labels": 150,
+        "env_steps": 25_000,
+        "reward_updates": 40,
+        "save_every": 100,
+        "seed": 0,
+    }
+    config = with_options(tuned(asked), **more, quiet=True, out=str(tmp_path / "run"))
+    with Run.create(tmp_path / "run", {"recipe": "preferences", "options": to_json(config)}) as run:
+        preferences_loop.run(config, run)
+    final = list(read_lines(tmp_path / "run" / "metrics.jsonl"))[-1]
+    assert final["eval/return"] > 250, json.dumps(final)

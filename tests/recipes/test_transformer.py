@@ -95,6 +95,7 @@ def test_what_a_run_leaves(trained: Path) -> None:
 def test_bleu_is_logged_with_its_signature(trained: Path) -> None:
     assert "eval/bleu" in metrics(trained)[2] and "eval/bleu_tokenised_lower" in metrics(trained)[-1]
     assert "tok:13a" in (trained / "final" / "README.md").read_text()
+    assert "<b>BLEU</b>" in (trained / "report.html").read_text()
 
 
 def test_final_is_the_mean_of_the_last_snapshots(trained: Path) -> None:

@@ -152,7 +152,7 @@ def test_control_pairs_measure_agreement_and_are_not_trained_on(store):
 
 
 def test_progress(store, clock):
-    desk = Desk(store, control=0.0, wanted=30, clock=clock)
+    desk = Desk(store, control=0.0, wanted=30, clock=clock, wall=clock)
     assert desk.progress() == {
         "labels": 0,
         "wanted": 30,
@@ -161,14 +161,32 @@ def test_progress(store, clock):
         "agreed": 0,
         "repeated": 0,
     }
+    clock.now += 2.5
     for _ in range(7):
         desk.answer(ANNA, reply(asked(desk, ANNA)))
         clock.now += 5
     found = desk.progress()
     assert found["labels"] == 7 and found["open"] == 5
-    assert found["per_minute"] == pytest.approx(60 * 6 / 35, abs=0.1)
+    assert found["per_minute"] == pytest.approx(60 * 7 / 37.5, abs=0.1)
     clock.now += 1000
     assert desk.progress()["per_minute"] == 0
+
+
+def test_the_rate_is_each_labeller_s_own_and_outlives_the_server(store, clock):
+    desk = Desk(store, control=0.0, clock=clock, wall=clock)
+    clock.now += 100
+    for _ in range(4):
+        desk.answer(ANNA, reply(asked(desk, ANNA)))
+        clock.now += 10
+    desk.answer(BOB, reply(asked(desk, BOB)))
+    again = Desk(store, control=0.0, clock=clock, wall=clock)
+    assert again.rate("anna") == desk.rate("anna") == pytest.approx(60 * 4 / 42.5)
+    assert again.rate("bob") == pytest.approx(60 / 10), "one answer of a moment ago is no rate of hundreds"
+    assert again.rate("carl") == 0 and again.rate() == pytest.approx(60 * 5 / 42.5)
+    again.undo(ANNA)
+    assert again.rate("anna") == pytest.approx(60 * 3 / 42.5), "what was taken back does not count"
+    clock.now += 280
+    assert again.rate("anna") == pytest.approx(60 / 300), "only the last minutes count"
 
 
 def test_answers_survive_a_new_desk(tmp_path):

@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Callable
 
 from lineal.environments.control.acrobot import Acrobot
+from lineal.environments.control.atari import ENTRY, AtariTask, register_games
 from lineal.environments.control.cartpole import CartPole
 from lineal.environments.control.classic import ClassicTask, Physics
 from lineal.environments.control.gymnasium import GymnasiumTask, load_gymnasium
 from lineal.environments.control.mountain_car import MountainCar
 from lineal.environments.control.pendulum import Pendulum
+from lineal.environments.control.preparation import PLAIN, Preparation
 from lineal.environments.control.protocol import VectorEnvironment
 from lineal.errors import UsageError
 
@@ -25,15 +27,21 @@ OWN: dict[str, Callable[[], Physics]] = {
 
 
 def open_environment(
-    name: str, count: int = 1, seed: int = 0, *, own: bool = True, draw: bool = False
+    name: str,
+    count: int = 1,
+    seed: int = 0,
+    *,
+    own: bool = True,
+    draw: bool = False,
+    preparation: Preparation = PLAIN,
 ) -> VectorEnvironment:
     """`count` copies of an environment, not yet reset.
 
-    name: one of `OWN`, or any name that Gymnasium knows (`module:Name-v0` imports the module first). own: take our
-    own arrays where there are any. draw: it will be rendered. Raises UsageError for an unknown name, with the nearest
-    ones.
+    name: one of `OWN`, or any name that Gymnasium knows (`module:Name-v0` imports the module first; `ALE/Pong-v5` is
+    Atari's). own: take our own arrays where there are any. draw: it will be rendered. preparation: what is shown of it.
+    Raises UsageError for an unknown name, with the nearest ones.
     """
-    if own and name in OWN:
+    if own and name in OWN and preparation.frame_stack in (None, 1):
         return ClassicTask(name, OWN[name](), count, seed)
     try:
         gymnasium = load_gymnasium()
@@ -41,12 +49,22 @@ def open_environment(
         hint = _nearest(name, list(OWN))
         raise UsageError(f"there is no environment {name!r} among {', '.join(OWN)}{hint}; {error}") from error
     module, colon, plain = name.rpartition(":")
-    known = set(gymnasium.registry)
-    if not colon and plain not in known:
-        raise UsageError(f"there is no environment {name!r}{_nearest(name, sorted(known | set(OWN)))}")
     if colon:
         _import(module, name)
-    return GymnasiumTask(name, count, seed, draw)
+    elif name not in gymnasium.registry and _of_atari(name):
+        register_games()
+    known = set(gymnasium.registry)
+    if plain not in known and not colon:
+        raise UsageError(f"there is no environment {name!r}{_nearest(name, sorted(known | set(OWN)))}")
+    if plain in known and gymnasium.registry[plain].entry_point == ENTRY:
+        register_games()
+        return AtariTask(plain, count, seed, draw, preparation)
+    return GymnasiumTask(name, count, seed, draw, preparation)
+
+
+def _of_atari(name: str) -> bool:
+    """Whether a name looks like one of Atari's: ALE/Pong-v5, PongNoFrameskip-v4."""
+    return name.lower().startswith("ale/") or "noframeskip" in name.lower()
 
 
 def _import(module: str, name: str) -> None:

@@ -2,7 +2,8 @@
 
 A batch of `count` copies is stepped at once. A copy whose episode ends in a step is reset within the same step:
 `observation_BF` is then of the new episode and `final_observation_BF` of the old one's end, which is what a critic
-must see where the episode was cut off rather than over.
+must see where the episode was cut off rather than over. Environments that reset a copy in the step after (NEXT_STEP)
+say so in `counted_B`: nothing is learned from that step.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ class Step:
     observation_BF: after the automatic reset. reward_B: float64. terminated_B: the task itself ended the episode, so
     nothing follows. truncated_B: a time limit cut it off, so something would have followed.
     final_observation_BF: before the reset; equals observation_BF where nothing ended.
+    counted_B: False where the copy took no action but only began its next episode, as environments with NEXT_STEP
+    autoreset do: such a step is no experience. None: all count. lost_B: where a life was lost though the episode goes on,
+    which to the learner is an end. None: nowhere.
     """
 
     observation_BF: np.ndarray
@@ -29,6 +33,8 @@ class Step:
     terminated_B: np.ndarray
     truncated_B: np.ndarray
     final_observation_BF: np.ndarray
+    counted_B: np.ndarray | None = None
+    lost_B: np.ndarray | None = None
 
     @property
     def ended_B(self) -> np.ndarray:

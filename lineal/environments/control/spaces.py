@@ -25,7 +25,7 @@ class MultiDiscrete:
 
 @dataclass(frozen=True)
 class Box:
-    """Real numbers between bounds, which may be infinite; `low` and `high` are flat, in row-major order."""
+    """Numbers between bounds, which may be infinite; `low` and `high` are flat, in row-major order, or one number for all."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -39,8 +39,17 @@ class Box:
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """low and high as arrays of the space's shape and dtype."""
-        low, high = (np.array(x, self.dtype).reshape(self.shape) for x in (self.low, self.high))
+        low, high = (
+            np.broadcast_to(np.array(x, self.dtype), self.size).reshape(self.shape)
+            for x in (self.low, self.high)
+        )
         return low, high
+
+    def __str__(self) -> str:
+        """On one line, however many numbers there are."""
+        if self.size <= 32:
+            return repr(self)
+        return f"Box({min(self.low):g} to {max(self.high):g}, shape={self.shape}, dtype={self.dtype})"
 
 
 Space = Discrete | MultiDiscrete | Box

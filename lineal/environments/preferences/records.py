@@ -28,6 +28,7 @@ class Segment:
     observation_TF: what the policy saw before each step. action_T: what it did, [T] or [T, A]. reward_T: the
     environment's own reward, which only a synthetic teacher and the diagnostics look at. state: the simulator's state
     before each step, by name, [T, ...] each: enough to draw the clip later, when somebody asks for it.
+    Observations that are stacks of pictures, each the one before moved on by one, are kept as the pictures themselves.
     """
 
     observation_TF: Array
@@ -36,7 +37,8 @@ class Segment:
     state: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        steps = {name: len(x) for name, x in self.arrays().items()}
+        own = {"observation": self.observation_TF, "action": self.action_T, "reward": self.reward_T}
+        steps = {name: len(x) for name, x in (own | dict(self.state)).items()}
         if len(set(steps.values())) != 1 or 0 in steps.values():
             raise DataError(f"a segment's parts must have the same number of steps, 1 or more: {steps}.")
 
@@ -45,15 +47,19 @@ class Segment:
 
     def arrays(self) -> dict[str, Array]:
         """Every array by the name it is saved under."""
-        own = {"observation": self.observation_TF, "action": self.action_T, "reward": self.reward_T}
-        return own | {f"state/{name}": x for name, x in self.state.items()}
+        frames = _unstacked(self.observation_TF)
+        shown = {"observation": self.observation_TF} if frames is None else {"frames": frames}
+        own = {"action": self.action_T, "reward": self.reward_T}
+        return shown | own | {f"state/{name}": x for name, x in self.state.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Segment:
         """The segment that `arrays` came from."""
         prefix = "state/"
         state = {name[len(prefix) :]: x for name, x in arrays.items() if name.startswith(prefix)}
-        return cls(arrays["observation"], arrays["action"], arrays["reward"], state)
+        steps = len(arrays["reward"])
+        shown = _stacked(arrays["frames"], steps) if "frames" in arrays else arrays["observation"]
+        return cls(shown, arrays["action"], arrays["reward"], state)
 
     @cached_property
     def id(self) -> str:
@@ -63,6 +69,21 @@ class Segment:
             digest.update(json.dumps([name, x.dtype.str, list(x.shape)]).encode())
             digest.update(np.ascontiguousarray(x).tobytes())
         return digest.hexdigest()[:20]
+
+
+def _unstacked(observation_TF: Array) -> Array | None:
+    """The pictures of which the observations are stacks, oldest first; None where that would lose anything."""
+    if observation_TF.dtype != np.uint8 or observation_TF.ndim < 4 or len(observation_TF) < 2:
+        return None
+    if not np.array_equal(observation_TF[1:, :-1], observation_TF[:-1, 1:]):
+        return None
+    return np.concatenate([observation_TF[0], observation_TF[1:, -1]])
+
+
+def _stacked(frames: Array, steps: int) -> Array:
+    """The stacks that `_unstacked` took apart, as a view."""
+    deep = len(frames) - steps + 1
+    return np.moveaxis(np.lib.stride_tricks.sliding_window_view(frames, deep, axis=0), -1, 1)
 
 
 @dataclass(frozen=True)

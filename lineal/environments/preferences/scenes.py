@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineal.environments.control.classic import ClassicTask
-from lineal.environments.control.gymnasium import GymnasiumTask, load_gymnasium
+from lineal.environments.control.gymnasium import VectorTask, load_gymnasium
+from lineal.environments.control.images import image_shape, picture
 from lineal.environments.control.opening import OWN
 from lineal.environments.control.protocol import VectorEnvironment
+from lineal.environments.control.spaces import Box
 from lineal.environments.preferences.records import Segment
 from lineal.errors import UsageError
 
@@ -29,9 +31,9 @@ def states_of(environment: Any) -> dict[str, NDArray[Any]]:
     inner = unwrapped(environment)
     if isinstance(inner, ClassicTask):
         return {"state": inner.states.copy()}
-    if isinstance(inner, GymnasiumTask):
+    if isinstance(inner, VectorTask):
         parts = [_gymnasium_state(copy.unwrapped) for copy in inner.copies]
-        if all(parts):
+        if parts and all(parts):
             return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     return {}
 
@@ -54,7 +56,8 @@ def _gymnasium_state(copy: Any) -> dict[str, NDArray[Any]]:
 class Scenes:
     """Draws segments of one environment; opens what it takes at the first one, so that making it is free.
 
-    Raises UsageError for an environment that cannot be put into a state, saying what to do instead.
+    Where the agent sees pictures, they are what is shown. Raises UsageError for an environment that cannot be put into a
+    state, saying what to do instead.
     """
 
     def __init__(self, name: str) -> None:
@@ -63,6 +66,10 @@ class Scenes:
 
     def __call__(self, segment: Segment) -> Sequence[NDArray[np.uint8]]:
         """One frame per step, [height, width, 3] each."""
+        shown = segment.observation_TF
+        space = Box((0.0,), (255.0,), shown.shape[1:], str(shown.dtype))
+        if image_shape(space) is not None:
+            return [picture(observation, space) for observation in shown]
         if not segment.state:
             raise UsageError(
                 f"the clips of {self.name} hold no simulator state, so they cannot be drawn. Use one of "

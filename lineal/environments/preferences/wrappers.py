@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineal.environments.control.classic import ClassicTask
-from lineal.environments.control.gymnasium import GymnasiumTask
+from lineal.environments.control.gymnasium import VectorTask
+from lineal.environments.control.images import channels_first
 from lineal.environments.control.protocol import Step, VectorEnvironment
 from lineal.environments.control.spaces import Discrete, MultiDiscrete, Space
 from lineal.environments.preferences.records import Segment
@@ -22,7 +23,7 @@ from lineal.errors import EnvironmentFailure, UsageError
 from lineal.models.reward import step_features
 
 Array = NDArray[Any]
-Reward = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+Reward = Callable[[Array], NDArray[np.float64]]
 
 
 def time_limit(environment: VectorEnvironment) -> int | None:
@@ -30,10 +31,7 @@ def time_limit(environment: VectorEnvironment) -> int | None:
     inner = unwrapped(environment)
     if isinstance(inner, ClassicTask):
         return inner.physics.time_limit
-    if isinstance(inner, GymnasiumTask):
-        spec = inner.copies[0].spec
-        return None if spec is None else spec.max_episode_steps
-    return None
+    return inner.time_limit if isinstance(inner, VectorTask) else None
 
 
 def choices_of(space: Space) -> tuple[int, ...]:
@@ -78,6 +76,7 @@ class FixedHorizon:
             np.zeros(self.count, bool),
             np.full(self.count, over),
             final_BF if over else step.observation_BF,
+            step.counted_B,
         )
 
     def render(self, index: int = 0) -> Array:
@@ -108,11 +107,14 @@ class LearnedReward:
 
     reward: features [B, F] to rewards [B]; None gives 0 everywhere, for acting before anything was learned. What was
     done is recorded until `take` collects it as segments. ended: how often an episode ended early since the last `take`
-    (a horizon that varies tells the learner how well it did).
+    (a horizon that varies tells the learner how well it did). pictures: the reward sees the observation as a picture, and
+    not the action.
     """
 
-    def __init__(self, inner: VectorEnvironment, reward: Reward | None = None) -> None:
-        self.inner, self.reward = inner, reward
+    def __init__(
+        self, inner: VectorEnvironment, reward: Reward | None = None, *, pictures: bool = False
+    ) -> None:
+        self.inner, self.reward, self.pictures = inner, reward, pictures
         self.name, self.count = inner.name, inner.count
         self.observation, self.action = inner.observation, inner.action
         self.choices = choices_of(inner.action)
@@ -133,13 +135,14 @@ class LearnedReward:
         before = {"observation": self._now, "action": np.array(action)}
         before |= {f"state/{name}": x for name, x in states_of(self.inner).items()}
         step = self.inner.step(action)
-        feature_BF = step_features(before["observation"], before["action"], self.choices)
+        feature_BF = self._seen(before["observation"], before["action"])
         if not np.isfinite(feature_BF).all() or not np.isfinite(step.reward_B).all():
             raise EnvironmentFailure(
                 f"{self.name} showed an observation or gave a reward that is not finite: nothing can be learned from it. "
                 "Fix the environment; what was saved before is untouched."
             )
-        self._log.append({**before, "reward": step.reward_B, "ended": step.ended_B})
+        counted_B = np.ones(self.count, bool) if step.counted_B is None else step.counted_B
+        self._log.append({**before, "reward": step.reward_B, "ended": step.ended_B, "counted": counted_B})
         self._count(step)
         self._now = step.observation_BF
         reward_B = np.zeros(self.count) if self.reward is None else self.reward(feature_BF)
@@ -162,10 +165,13 @@ class LearnedReward:
         if not self._log:
             return []
         column = {name: np.stack([record[name][copy] for record in self._log]) for name in self._log[0]}
-        ended_T = column.pop("ended")
+        ended_T, idle_T = column.pop("ended"), ~column.pop("counted")
         found, start = [], 0
         while start + length <= len(ended_T):
-            inside = ended_T[start : start + length - 1].nonzero()[0]
+            # A clip neither goes on beyond an end nor holds a step in which nothing was done.
+            stops_T = idle_T[start : start + length].copy()
+            stops_T[:-1] |= ended_T[start : start + length - 1]
+            inside = stops_T.nonzero()[0]
             if len(inside):
                 start += int(inside[-1]) + 1
                 continue
@@ -173,9 +179,14 @@ class LearnedReward:
             start += length
         return found
 
-    def features(self, segment: Segment) -> NDArray[np.float32]:
-        """A segment's steps as the reward sees them, [T, F]."""
-        return step_features(segment.observation_TF, segment.action_T, self.choices)
+    def features(self, segment: Segment) -> Array:
+        """A segment's steps as the reward sees them, [T, F]: float32, or uint8 where they are pictures."""
+        return self._seen(segment.observation_TF, segment.action_T)
+
+    def _seen(self, observation_NF: Array, action_N: Array) -> Array:
+        if self.pictures:
+            return channels_first(observation_NF, self.observation).reshape(len(observation_NF), -1)
+        return step_features(observation_NF, action_N, self.choices)
 
     def render(self, index: int = 0) -> Array:
         """A picture of one copy."""

@@ -8,8 +8,8 @@ Marian stores what the 2017 paper describes with four differences, all of which 
 - Attention projections have biases. The paper's have none: they are written as zeros, and zeros are read as none.
 - The output layer has a bias `final_logits_bias`: the same.
 
-What a folder cannot say: that dropout is also applied to attention weights only in training, label smoothing, and the
-schedule (they are in the run's config.json); separate vocabularies and normalisation before sublayers are refused.
+What a folder cannot say: label smoothing and the schedule, which are in the run's config.json. Separate vocabularies, and
+sublayers normalised before instead of after, are refused.
 """
 
 from __future__ import annotations

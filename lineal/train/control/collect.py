@@ -6,7 +6,7 @@ log-probabilities is done afterwards in torch, for all steps at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lineal.environments.control.protocol import VectorEnvironment
-from lineal.environments.control.spaces import Box, Discrete
 from lineal.errors import EnvironmentFailure
-from lineal.models.acting import Actor
-from lineal.models.control import ControlPolicy, Old
+from lineal.models.acting import actor_of
+from lineal.models.control import FlatPolicy, Old
 from lineal.models.normaliser import CLIP, fill_returns
+from lineal.train.control.seen import Features, Seen, action_bounds
 from lineal.types import Rollout
 
 
@@ -28,6 +28,7 @@ class Experience:
 
     input_NF: normalised observations of all B x T steps, row after row. action: the actions of the same steps, flat.
     old: the policy's outputs there. returns, lengths: of the episodes that ended, as the environment paid them.
+    env_steps: those that count.
     """
 
     rollout: Rollout
@@ -39,59 +40,26 @@ class Experience:
     env_steps: int
 
 
-@dataclass
-class Seen:
-    """What the steps of one rollout left behind, [B, T] in numpy; `ends`: (copy, step, last observation) of cuts."""
-
-    input_BTF: np.ndarray
-    feature_BTF: np.ndarray
-    action: np.ndarray
-    output_BTO: np.ndarray
-    reward_BT: np.ndarray
-    terminated_BT: np.ndarray
-    truncated_BT: np.ndarray
-    ends: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
-    length: int = 0
-
-    @staticmethod
-    def room(count: int, steps: int, actor: Actor, features: int) -> Seen:
-        """Arrays for that many steps."""
-        kind, dtype = actor.policy.actions, actor.dtype
-        real = actor.policy.config.reals > 0
-        wide = () if actor.policy.config.choices[1:] == () and not real else (_width(actor.policy),)
-        return Seen(
-            np.empty((count, steps, features), dtype),
-            np.empty((count, steps, features)),
-            np.empty((count, steps, *wide), dtype if real else np.int64),
-            np.empty((count, steps, kind.outputs), dtype),
-            np.empty((count, steps)),
-            np.empty((count, steps), bool),
-            np.empty((count, steps), bool),
-        )
-
-    def cut(self) -> Seen:
-        """Only the steps that were taken."""
-        arrays = {name: x[:, : self.length] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
-        return Seen(**arrays, ends=self.ends, length=self.length)
-
-
-def _width(policy: ControlPolicy) -> int:
-    return policy.config.reals or len(policy.config.choices)
-
-
 class Collector:
     """Steps an environment with a policy and keeps what must survive between rollouts.
 
-    discount: of the sums that rewards are normalised by.
+    discount: of the sums that rewards are normalised by. clip_rewards: cut each to -1..1 for the learner.
     """
 
     def __init__(
-        self, environment: VectorEnvironment, policy: ControlPolicy, seed: int, discount: float
+        self,
+        environment: VectorEnvironment,
+        policy: FlatPolicy,
+        seed: int,
+        discount: float,
+        *,
+        clip_rewards: bool = False,
     ) -> None:
         self.environment, self.policy, self.seed, self.discount = environment, policy, seed, discount
-        self.actor = Actor(policy)
-        self.features = Features(environment)
-        self._low, self._high = _bounds(environment)
+        self.clip_rewards = clip_rewards
+        self.actor = actor_of(policy)
+        self.features = Features(environment, policy)
+        self._bounds = action_bounds(environment)
         self._feature_BF = np.zeros((0, 0))
         self._return_B = np.zeros(environment.count)
         self._length_B = np.zeros(environment.count, np.int64)
@@ -140,64 +108,67 @@ class Collector:
         if whole:
             self.restart(step)
         seen = self._take(random, steps, whole)
-        env_steps = seen.length * self.environment.count
         self._check(seen)
         returns, lengths = self._episodes(seen, whole)
-        experience = self._experience(seen, whole, returns, lengths, env_steps)
+        experience = self._experience(seen, whole, returns, lengths)
         self._learn_scales(seen, experience.rollout.mask_BT.numpy())
         return experience
 
     def _take(self, random: np.random.Generator, steps: int, whole: bool) -> Seen:
         """Step until there are enough; nothing is worked out here that can be worked out afterwards."""
         actor, count = self.actor, self.environment.count
-        seen = Seen.room(count, steps, actor, self._feature_BF.shape[1])
+        seen = Seen.room(count, steps, actor, self.features.shape)
+        normalises = self.policy.observation is not None
         waiting_B = np.ones(count, bool)
+        noise = Noise(self, random, steps)
         while waiting_B.any() if whole else seen.length < steps:
             if seen.length == seen.reward_BT.shape[1]:
-                seen = _doubled(seen)
+                seen = seen.doubled()
             t = seen.length
-            if t % steps == 0:
-                noise = actor.noise(random, steps, count)
-            seen.feature_BTF[:, t] = self._feature_BF
+            if normalises:
+                seen.feature_BTF[:, t] = self._feature_BF
             seen.input_BTF[:, t] = input_BF = actor.normalised(self._feature_BF)
             seen.output_BTO[:, t] = output_BO = actor.outputs(input_BF)
-            seen.action[:, t] = action = actor.draw(output_BO, noise[t % steps])
-            got = self.environment.step(action if self._low is None else action.clip(self._low, self._high))
-            seen.reward_BT[:, t] = got.reward_B
-            seen.terminated_BT[:, t], seen.truncated_BT[:, t] = got.terminated_B, got.truncated_B
+            seen.action[:, t] = action = actor.draw(output_BO, noise.at(t))
+            got = self.environment.step(action if self._bounds is None else action.clip(*self._bounds))
+            seen.note(got)
             self._feature_BF = self.features(got.observation_BF)
             if got.truncated_B.any():
                 for b in (got.truncated_B & ~got.terminated_B).nonzero()[0].tolist():
                     seen.ends.append((b, t, self.features(got.final_observation_BF[b : b + 1])[0]))
+            if got.counted_B is not None:
+                noise.behind_B += ~got.counted_B
             if whole:
-                waiting_B &= ~got.ended_B
+                waiting_B &= ~seen.ended_BT[:, t]
             seen.length += 1
         return seen.cut()
 
     def _episodes(self, seen: Seen, whole: bool) -> tuple[list[float], list[int]]:
         """Returns and lengths of the episodes that ended, in the order of their ends; of `whole`, the first of each."""
-        ended_BT = seen.terminated_BT | seen.truncated_BT
+        ended_BT = seen.over_BT
         begun_B = np.zeros(len(ended_BT), np.int64)
         found: list[tuple[float, int]] = []
         first_B = np.ones(len(ended_BT), bool)
         for t, b in np.argwhere(ended_BT.T).tolist():
             if first_B[b] or not whole:
-                paid = float(self._return_B[b] + seen.reward_BT[b, begun_B[b] : t + 1].sum())
-                found.append((paid, int(self._length_B[b] + t + 1 - begun_B[b])))
+                span = slice(begun_B[b], t + 1)
+                paid = float(self._return_B[b] + seen.reward_BT[b, span].sum())
+                found.append((paid, int(self._length_B[b] + seen.counted_BT[b, span].sum())))
             first_B[b], begun_B[b] = False, t + 1
             self._return_B[b], self._length_B[b] = 0.0, 0
         for b, start in enumerate(begun_B.tolist()):
             self._return_B[b] += seen.reward_BT[b, start:].sum()
-            self._length_B[b] += seen.length - start
+            self._length_B[b] += seen.counted_BT[b, start:].sum()
         return [paid for paid, _ in found], [length for _, length in found]
 
     def _check(self, seen: Seen) -> None:
+        shown = seen.input_BTF if self.policy.observation is None else seen.feature_BTF
         for what, array in (
             ("reward", seen.reward_BT),
-            ("observation", seen.feature_BTF),
+            ("observation", shown),
             ("observation", self._feature_BF),
         ):
-            if not np.isfinite(array).all():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 place = np.argwhere(~np.isfinite(array))[0]
                 value = array[tuple(place)]
                 raise EnvironmentFailure(
@@ -205,33 +176,35 @@ class Collector:
                     "Fix the environment; the last checkpoint is untouched."
                 )
 
-    def _experience(
-        self, seen: Seen, whole: bool, returns: list[float], lengths: list[int], env_steps: int
-    ) -> Experience:
+    def _paid(self, seen: Seen) -> np.ndarray:
+        """The rewards as the learner gets them, before they are normalised."""
+        return seen.reward_BT.clip(-1, 1) if self.clip_rewards else seen.reward_BT
+
+    def _experience(self, seen: Seen, whole: bool, returns: list[float], lengths: list[int]) -> Experience:
         count, steps = seen.reward_BT.shape
         scale = 1.0 if self.policy.reward is None else float(self.policy.reward.scale()[0])
-        paid_BT = seen.reward_BT if scale == 1.0 else np.clip(seen.reward_BT * scale, -CLIP, CLIP)
-        dtype = self.policy.theta.dtype
-        ended_BT = seen.terminated_BT | seen.truncated_BT
+        paid_BT = self._paid(seen)
+        paid_BT = paid_BT if scale == 1.0 else np.clip(paid_BT * scale, -CLIP, CLIP)
         after_BT = np.zeros((count, steps), np.int64)
-        after_BT[:, 1:] = ended_BT.cumsum(1)[:, :-1]
-        mask_BT = after_BT == 0 if whole else np.ones((count, steps), bool)
+        after_BT[:, 1:] = seen.ended_BT.cumsum(1)[:, :-1]
+        mask_BT = (after_BT == 0) & seen.counted_BT if whole else seen.counted_BT
         input_NF = torch.from_numpy(np.ascontiguousarray(seen.input_BTF)).flatten(0, 1)
         action = torch.from_numpy(np.ascontiguousarray(seen.action))
         sampled_NO = torch.from_numpy(np.ascontiguousarray(seen.output_BTO)).flatten(0, 1)
         behaviour_N = self.policy.actions.logp(sampled_NO, self.policy.spread(), action.flatten(0, 1))
         rollout = Rollout(
             action_BT=action,
-            mask_BT=torch.from_numpy(mask_BT),
-            reward_BT=torch.from_numpy(np.where(mask_BT, paid_BT, 0.0)).to(dtype),
+            mask_BT=torch.from_numpy(np.ascontiguousarray(mask_BT)),
+            reward_BT=torch.from_numpy(np.where(mask_BT, paid_BT, 0.0)).to(self.policy.theta.dtype),
             behaviour_logp_BT=behaviour_N.view(count, steps),
             group_B=torch.arange(count),
-            terminated_BT=torch.from_numpy(np.ascontiguousarray(seen.terminated_BT)),
+            terminated_BT=torch.from_numpy(seen.terminated_BT | seen.lost_BT),
             truncated_BT=torch.from_numpy(np.ascontiguousarray(seen.truncated_BT)),
             segment_BT=torch.zeros(count, steps, dtype=torch.int64) if whole else torch.from_numpy(after_BT),
         )
         rollout, old = self._scored(rollout, input_NF, seen)
-        return Experience(rollout, input_NF, action.flatten(0, 1), old, returns, lengths, env_steps)
+        taken = int(seen.counted_BT.sum())
+        return Experience(rollout, input_NF, action.flatten(0, 1), old, returns, lengths, taken)
 
     def _scored(self, rollout: Rollout, input_NF: Tensor, seen: Seen) -> tuple[Rollout, Old]:
         """The trainer's own log-probabilities and values, of every step and of what came after the last one.
@@ -242,10 +215,9 @@ class Collector:
         count, steps = seen.reward_BT.shape
         after = [self._feature_BF, *(feature_F[None] for _, _, feature_F in seen.ends)]
         after_NF = torch.from_numpy(self.actor.normalised(np.concatenate(after)))
-        reading = self.policy.read(torch.cat([input_NF, after_NF]))
-        output_KNO = reading.output_KNO.detach()
+        output_KNO = self.policy.outputs(torch.cat([input_NF, after_NF]))
         own_NO = output_KNO[0, : count * steps]
-        old = Old(own_NO, reading.spread_E.detach())
+        old = Old(own_NO, self.policy.spread().clone())
         logp_N = self.policy.actions.logp(own_NO, old.spread_E, rollout.action_BT.flatten(0, 1))
         rollout = replace(rollout, old_logp_BT=logp_N.view(count, steps))
         if not self.policy.config.critic:
@@ -254,6 +226,9 @@ class Collector:
         next_BT = torch.cat([value_BT[:, 1:], output_KNO[1, count * steps : count * (steps + 1), :1]], 1)
         for index, (b, t, _) in enumerate(seen.ends):
             next_BT[b, t] = output_KNO[1, count * (steps + 1) + index, 0]
+        for b, t in np.argwhere(~seen.counted_BT[:, 1:] & ~seen.over_BT[:, :-1]).tolist():
+            # The episode goes on beyond the step that began it anew: so does its value.
+            next_BT[b, t] = next_BT[b, t + 1]
         return replace(rollout, value_BT=value_BT, next_value_BT=next_BT), old
 
     def _learn_scales(self, seen: Seen, mask_BT: np.ndarray) -> None:
@@ -261,34 +236,29 @@ class Collector:
         if self.policy.observation is not None:
             self.policy.observation.update(seen.feature_BTF[mask_BT])
         if self.policy.reward is not None:
-            ended_BT = seen.terminated_BT | seen.truncated_BT
-            running_BT = fill_returns(self._carried_B, seen.reward_BT, ended_BT, self.discount)
+            paid_BT = np.where(seen.counted_BT, self._paid(seen), 0.0)
+            running_BT = fill_returns(self._carried_B, paid_BT, seen.ended_BT, self.discount)
             self.policy.reward.update(running_BT[mask_BT][:, None])
 
 
-class Features:
-    """Observations as rows of numbers: boxes flattened, a choice as one-hot."""
+class Noise:
+    """The randomness of a rollout's steps: the k-th counted step of a copy has the k-th draw, whatever else it did.
 
-    def __init__(self, environment: VectorEnvironment) -> None:
-        self.space = environment.observation
+    behind_B: steps of each copy that did not count.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many numbers a row has."""
-        return self.space.n if isinstance(self.space, Discrete) else getattr(self.space, "size", 0)
+    def __init__(self, collector: Collector, random: np.random.Generator, steps: int) -> None:
+        self._actor, self._count = collector.actor, collector.environment.count
+        self._random, self._steps = random, steps
+        self._blocks: list[np.ndarray] = []
+        self.behind_B = np.zeros(self._count, np.int64)
 
-    def __call__(self, observation_BF: np.ndarray) -> np.ndarray:
-        """[B, features]."""
-        if isinstance(self.space, Discrete):
-            return np.eye(self.space.n, dtype=np.float32)[observation_BF]
-        return observation_BF.reshape(len(observation_BF), -1)
-
-
-def _bounds(environment: VectorEnvironment) -> tuple[np.ndarray | None, np.ndarray | None]:
-    return environment.action.bounds() if isinstance(environment.action, Box) else (None, None)
-
-
-def _doubled(seen: Seen) -> Seen:
-    arrays = {name: x for name, x in vars(seen).items() if isinstance(x, np.ndarray)}
-    grown = {name: np.concatenate([x, np.empty_like(x)], axis=1) for name, x in arrays.items()}
-    return Seen(**grown, ends=seen.ends, length=seen.length)
+    def at(self, t: int) -> np.ndarray:
+        """Every copy's share at step t."""
+        steps = self._steps
+        if t % steps == 0:
+            self._blocks.append(self._actor.noise(self._random, steps, self._count))
+        if not self.behind_B.any():
+            return self._blocks[-1][t % steps]
+        place = enumerate((t - self.behind_B).tolist())
+        return np.stack([self._blocks[k // steps][k % steps, b] for b, k in place])

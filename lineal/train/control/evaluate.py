@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lineal.environments.control.protocol import VectorEnvironment
-from lineal.environments.control.spaces import Box
-from lineal.models.acting import Actor
-from lineal.models.control import ControlPolicy
-from lineal.train.control.collect import Features
+from lineal.models.acting import actor_of
+from lineal.models.control import FlatPolicy
+from lineal.train.control.seen import Features, action_bounds
 
 SEED = 10_000_019
 """Added to a run's seed, so that evaluation meets other beginnings than training."""
@@ -46,7 +45,7 @@ class Episodes:
 
 
 def run_episodes(
-    policy: ControlPolicy,
+    policy: FlatPolicy,
     environment: VectorEnvironment,
     episodes: int,
     seed: int = 0,
@@ -59,9 +58,9 @@ def run_episodes(
     Every copy plays the same number of episodes (rounded up), so that short ones are not preferred; the first
     `episodes` count. watch: called before the first step and after each.
     """
-    actor, features = Actor(policy), Features(environment)
+    actor, features = actor_of(policy), Features(environment, policy)
     random = np.random.Generator(np.random.Philox(key=[seed % 2**63, SEED]))
-    bounds = environment.action.bounds() if isinstance(environment.action, Box) else None
+    bounds = action_bounds(environment)
     each = -(-episodes // environment.count)
     returns: list[list[float]] = [[] for _ in range(environment.count)]
     lengths: list[list[int]] = [[] for _ in range(environment.count)]
@@ -78,7 +77,7 @@ def run_episodes(
             watch(environment)
         feature_BF = features(got.observation_BF)
         return_B += got.reward_B
-        length_B += 1
+        length_B += 1 if got.counted_B is None else got.counted_B
         for b in (got.terminated_B | got.truncated_B).nonzero()[0].tolist():
             returns[b].append(float(return_B[b]))
             lengths[b].append(int(length_B[b]))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lineal.environments.control.preparation import PLAIN, Preparation
 from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.control.spaces import space_from_json, space_to_json
 from lineal.errors import ModelError
-from lineal.models.control import ControlConfig, ControlPolicy, config_to_json, load_tensors, named_tensors
+from lineal.models.control import ControlConfig, FlatPolicy, config_to_json, load_tensors, named_tensors
+from lineal.models.pixels import make_policy
 from lineal.train import files
 from lineal.train.checkpoint import tensor_chunks
 
@@ -22,18 +24,26 @@ KIND = "lineal-control-policy"
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """A policy from a folder, the environment it was trained on, and that environment's spaces as JSON."""
+    """A policy from a folder, the environment it was trained on, how it was shown, and its spaces as JSON."""
 
-    policy: ControlPolicy
+    policy: FlatPolicy
     environment: str
     spaces: dict[str, Any]
+    preparation: Preparation = PLAIN
 
 
-def save_policy(folder: Path, policy: ControlPolicy, environment: VectorEnvironment, card: str = "") -> None:
+def save_policy(
+    folder: Path,
+    policy: FlatPolicy,
+    environment: VectorEnvironment,
+    card: str = "",
+    preparation: Preparation = PLAIN,
+) -> None:
     """Write the policy, its normalisers included, into a folder that exists."""
     record = {
         "kind": KIND,
         "environment": environment.name,
+        "preparation": asdict(preparation),
         "observation": space_to_json(environment.observation),
         "action": space_to_json(environment.action),
         "policy": config_to_json(policy.config),
@@ -46,8 +56,9 @@ def save_policy(folder: Path, policy: ControlPolicy, environment: VectorEnvironm
         files.replace_file(folder / "README.md", card.encode())
 
 
-def load_policy(folder: Path) -> SavedPolicy:
+def load_policy(folder: Path | str) -> SavedPolicy:
     """The policy of a folder that `save_policy` wrote; raises ModelError for what is none."""
+    folder = Path(folder)
     try:
         record = json.loads((folder / "config.json").read_bytes())
         tensors = load_file(folder / "policy.safetensors")
@@ -57,14 +68,15 @@ def load_policy(folder: Path) -> SavedPolicy:
         dtype = tensors["actor.0.weight"].dtype
         for name in ("observation", "action"):
             space_from_json(record[name])
+        preparation = Preparation(**record.get("preparation", {}))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder} holds no control policy ({type(error).__name__}: {error}). Give a run of an environment."
         ) from error
-    policy = ControlPolicy(config, dtype=dtype)
+    policy = make_policy(config, dtype=dtype)
     load_tensors(policy, tensors)
     spaces = {name: record[name] for name in ("observation", "action")}
-    return SavedPolicy(policy, record["environment"], spaces)
+    return SavedPolicy(policy, record["environment"], spaces, preparation)
 
 
 def check_spaces(saved: SavedPolicy, environment: VectorEnvironment) -> None:

@@ -10,16 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from lineal.environments.control.images import image_shape
 from lineal.environments.control.opening import open_environment
 from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.control.spaces import Box, Discrete, MultiDiscrete, Space
 from lineal.errors import UsageError
-from lineal.models.control import ControlConfig, ControlPolicy
+from lineal.models.control import ControlConfig, FlatPolicy
+from lineal.models.convolution import filters_of
+from lineal.models.pixels import make_policy
 from lineal.objectives.advantage import Baselined, RewardToGo
 from lineal.objectives.algorithm import Adam, Algorithm, AlgorithmState, Critic, needs, override
 from lineal.objectives.baseline import Baseline, Learned, NoBaseline, RunningMean
 from lineal.optim.groups import adamw
 from lineal.train.control.collect import Collector
+from lineal.train.device import usable_cores
 from lineal.train.environment_options import EnvironmentConfig, PolicyOptions
 from lineal.train.parts import open_algorithm
 
@@ -44,10 +48,15 @@ def read_step_algorithm(config: EnvironmentConfig) -> Algorithm:
     algorithm = override(algorithm, **numbers)
     if isinstance(algorithm.step, Adam):
         algorithm = replace(algorithm, step=replace(algorithm.step, eps=options.adam_eps))
-    if algorithm.advantage.critic_part is not None:
-        separate = replace(algorithm.advantage.critic_part, kind="separate")
-        algorithm = replace(algorithm, advantage=algorithm.advantage.with_critic(separate))
-    return algorithm
+    return _with_kind(algorithm, "separate")
+
+
+def _with_kind(algorithm: Algorithm, kind: str) -> Algorithm:
+    """The algorithm with its critic, if any, beside the policy or as its head."""
+    critic = algorithm.advantage.critic_part
+    if critic is None:
+        return algorithm
+    return replace(algorithm, advantage=algorithm.advantage.with_critic(replace(critic, kind=kind)))
 
 
 def _check_fits(algorithm: Algorithm) -> None:
@@ -100,8 +109,20 @@ def policy_config(options: PolicyOptions, observation: Space, action: Space, **o
             f"the actions are {action}, which fits no policy: it makes Discrete, MultiDiscrete, or a Box of real "
             "numbers in one row. Wrap the environment."
         )
-    names = ("hidden", "activation", "covariance", "learn_std", "log_std", "orthogonal")
-    shape = {name: getattr(options, name) for name in names}
+    names = ("covariance", "learn_std", "log_std", "orthogonal")
+    shape: dict[str, Any] = {name: getattr(options, name) for name in names}
+    image = None if options.network == "perceptron" else image_shape(observation)
+    if image is None:
+        if options.network == "convolutional" or options.convolutions:
+            raise UsageError(
+                f"convolutions read pictures, which are uint8 with 2 to 4 axes, and the observations are {observation}. "
+                "Use --network perceptron, without --convolutions."
+            )
+        shape |= {"hidden": options.hidden or (64, 64), "activation": options.activation or "tanh"}
+        others.pop("shared", None)
+        return ControlConfig(features, choices, reals, **shape, **others)
+    shape |= {"hidden": options.hidden or (512,), "activation": options.activation or "relu"}
+    shape |= {"image": image, "convolutions": filters_of(options.convolutions, image)}
     return ControlConfig(features, choices, reals, **shape, **others)
 
 
@@ -111,7 +132,7 @@ class EnvironmentParts:
 
     algorithm: Algorithm
     environment: VectorEnvironment
-    policy: ControlPolicy
+    policy: FlatPolicy
     collector: Collector
     optimiser: torch.optim.Optimizer
     leaf: nn.Parameter
@@ -124,30 +145,36 @@ Wrap = Callable[[VectorEnvironment], VectorEnvironment]
 
 def build_environment(config: EnvironmentConfig, wrap: Wrap | None = None) -> EnvironmentParts:
     """Everything the loop works with. wrap: puts something around the environment, such as a learned reward."""
-    torch.set_num_threads(config.policy.threads)
     algorithm = read_step_algorithm(config)
-    where, seed = config.environment, config.run.seed
-    environment = open_environment(where.env, where.envs, seed, own=where.own)
+    where, seed, options = config.environment, config.run.seed, config.policy
+    prepared = where.preparation(learner=True)
+    environment = open_environment(where.env, where.envs, seed, own=where.own, preparation=prepared)
     if wrap is not None:
         environment = wrap(environment)
     critic = needs(algorithm).critic
     shape = policy_config(
-        config.policy,
+        options,
         environment.observation,
         environment.action,
         critic=critic is not None,
         normalise_observations=where.normalise_observations,
         normalise_rewards=where.normalise_rewards,
+        shared=critic is not None and isinstance(algorithm.step, Adam),
     )
-    dtype = torch.float64 if config.policy.dtype == "float64" else torch.float32
-    policy = ControlPolicy(shape, seed, dtype)
-    collector = Collector(environment, policy, seed, config.algorithm.discount)
+    if shape.shared:
+        algorithm = _with_kind(algorithm, "head")
+    torch.set_num_threads(options.threads or (usable_cores() if shape.image else 1))
+    dtype = torch.float64 if options.dtype == "float64" else torch.float32
+    policy = make_policy(shape, seed, dtype, options.micro_batch)
+    collector = Collector(
+        environment, policy, seed, config.algorithm.discount, clip_rewards=where.clip_rewards
+    )
     assert collector.features.count == shape.features
     step = algorithm.step
     if isinstance(step, Adam):
         leaf = policy.theta
-        options: dict[str, Any] = {"betas": step.betas, "eps": step.eps, "weight_decay": step.weight_decay}
-        optimiser = adamw({"theta": leaf}, step.learning_rate, **options)
+        numbers: dict[str, Any] = {"betas": step.betas, "eps": step.eps, "weight_decay": step.weight_decay}
+        optimiser = adamw({"theta": leaf}, step.learning_rate, **numbers)
     else:
         leaf = nn.Parameter(policy.theta.data[1:2] if critic else policy.theta.data[:0])
         rate = critic.learning_rate if critic else 1e-3

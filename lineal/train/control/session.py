@@ -98,4 +98,5 @@ def policy_of(path: Path) -> SavedPolicy:
             if name.startswith("model/"):
                 present[name[len("model/") :]].copy_(tensor)
     note(f"{path} is not finished: this is its policy after iteration {found.step}")
-    return SavedPolicy(parts.policy, config.environment.env, spaces)
+    where = config.environment
+    return SavedPolicy(parts.policy, where.env, spaces, where.preparation())

@@ -1,36 +1,30 @@
-"""One update of a control policy from one rollout: Adam's epochs of minibatches of steps, or a trust-region step.
+"""Adam's update of a control policy from one rollout: epochs of minibatches of steps.
 
-The formulas are those of `objectives/`; here they meet perceptrons, whose gradients and Fisher products are written out
-by hand. One step is one row, so a minibatch is any set of steps.
+The formulas are those of `objectives/`; here they meet perceptrons, whose gradients are written out by hand, and
+convolutions, which read a minibatch in pieces. One step is one row, so a minibatch is any set of steps.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lineal.models.actions import Gaussian
-from lineal.models.control import ControlPolicy, Reading
-from lineal.models.perceptron import cotangent, tangent
+from lineal.models.control import ControlPolicy, FlatPolicy, Reading
 from lineal.objectives.algorithm import (
     Adam,
     Algorithm,
     AlgorithmState,
     Batch,
-    TrustRegion,
     needs,
     objective,
     split,
     value_loss,
 )
 from lineal.objectives.penalty import Entropy, mean_kl
-from lineal.objectives.prepare import step_minibatches, weigh
+from lineal.objectives.prepare import flat_rows, weigh
 from lineal.objectives.ratio import NoRatio, TokenRatio
-from lineal.ops.linear import Product
-from lineal.optim.natural import StepReport, natural_gradient_step, trust_region_step
 from lineal.train.control.collect import Experience
 from lineal.train.update import Accept, Sums, add_sums
 from lineal.types import Scores
@@ -40,7 +34,7 @@ from lineal.types import Scores
 class StepProblem:
     """What one update works on: the policy, the algorithm with its state, the experience, and its whole batch."""
 
-    policy: ControlPolicy
+    policy: FlatPolicy
     algorithm: Algorithm
     state: AlgorithmState
     experience: Experience
@@ -49,6 +43,14 @@ class StepProblem:
     def rows(self, part: Batch) -> Tensor | slice:
         """Which of the flat steps a part holds; all of them in order where it was not split by steps."""
         return part.row_B if part.mask_BT.shape[1] == 1 else slice(None)
+
+    def pieces(self, part: Batch) -> list[Batch]:
+        """An optimiser batch as micro-batches of counted steps, whose sums add up to its own; one piece where it is small."""
+        size, most = part.mask_BT.numel(), self.policy.at_once
+        if most is None or size <= most:
+            return [part]
+        tall = flat_rows(part, part.mask_BT.flatten().nonzero()[:, 0])
+        return [tall.rows(slice(low, low + most)) for low in range(0, len(tall.row_B), most)]
 
 
 def adam_update(
@@ -85,7 +87,7 @@ def adam_update(
             optimiser.step()
             add_sums(totals, sums)
     if needs(algorithm).measured_kl:
-        totals["measured_kl"] = _mean_kl(problem, weigh(algorithm, problem.batch))
+        totals["measured_kl"] = total_kl(problem, problem.pieces(weigh(algorithm, problem.batch)))
     return totals, norms
 
 
@@ -97,7 +99,8 @@ class Quick:
     """
 
     def __init__(self, problem: StepProblem, into_KP: Tensor) -> None:
-        self.problem, self.into_KP = problem, into_KP
+        assert isinstance(problem.policy, ControlPolicy)
+        self.problem, self.policy, self.into_KP = problem, problem.policy, into_KP
         policy = problem.policy
         self.layers = policy.shape.layers(policy.theta.detach())
         self.into = policy.shape.layers(into_KP)
@@ -107,14 +110,15 @@ class Quick:
     def fits(problem: StepProblem) -> bool:
         """Whether it is the plain case."""
         algorithm, critic = problem.algorithm, needs(problem.algorithm).critic
-        plain = isinstance(algorithm.ratio, TokenRatio | NoRatio)
+        plain = isinstance(problem.policy, ControlPolicy)
+        plain = plain and isinstance(algorithm.ratio, TokenRatio | NoRatio)
         plain = plain and all(isinstance(penalty, Entropy) for penalty in algorithm.penalty)
         return plain and (critic is None or not critic.clip)
 
     @torch.no_grad()
     def __call__(self, part: Batch) -> None:
         """Write the gradient over one optimiser batch."""
-        problem, policy, kind = self.problem, self.problem.policy, self.problem.policy.actions
+        problem, policy, kind = self.problem, self.policy, self.policy.actions
         rows, shape = problem.rows(part), part.mask_BT.shape
         everything = isinstance(rows, slice)
         action = problem.experience.action if everything else problem.experience.action[rows]
@@ -143,22 +147,43 @@ class Quick:
         reading.pull(to_output_KNO, to_spread_E, self.into, self.into_KP)
 
 
-def accumulate(problem: StepProblem, part: Batch, into_KP: Tensor, *, measured: bool = True) -> Sums:
-    """Write the gradient of minus the objective, plus the critic's loss, over one optimiser batch."""
+def accumulate(
+    problem: StepProblem,
+    part: Batch,
+    into_KP: Tensor,
+    *,
+    measured: bool = True,
+    only: slice = slice(None),
+) -> Sums:
+    """Write the gradient of minus the objective, plus the critic's loss, over one optimiser batch.
+
+    only: the networks that are read; without the critic's there is no loss of it. The gradient is the sum over the
+    batch's pieces, whatever their size.
+    """
     algorithm, wanted = problem.algorithm, needs(problem.algorithm)
-    reading, scores = _scores(problem, part, entropy=wanted.entropy or measured, kl=wanted.kl)
-    if wanted.mean_kl:
-        part = replace(part, mean_kl=mean_kl(scores, part))
-    value, sums = objective(algorithm, scores, part, problem.state, measured=measured)
-    loss = -value
-    if wanted.critic is not None:
-        error, more = value_loss(wanted.critic, scores, part, measured=measured)
-        loss, sums = loss + wanted.critic.coefficient * error, sums | more
-    reading.gradient(loss, into_KP)
-    return {name: x.detach() for name, x in sums.items()}
+    critic = wanted.critic if only == slice(None) else None
+    pieces, totals = problem.pieces(part), Sums()
+    scratch_KP = into_KP if len(pieces) == 1 else torch.empty_like(into_KP)
+    known_kl = total_kl(problem, pieces) if wanted.mean_kl and len(pieces) > 1 else None
+    for index, piece in enumerate(pieces):
+        reading, scores = read_scores(
+            problem, piece, entropy=wanted.entropy or measured, kl=wanted.kl or only != slice(None), only=only
+        )
+        if wanted.mean_kl:
+            piece = replace(piece, mean_kl=mean_kl(scores, piece) if known_kl is None else known_kl)
+        value, sums = objective(algorithm, scores, piece, problem.state, measured=measured)
+        loss = -value
+        if critic is not None:
+            error, more = value_loss(critic, scores, piece, measured=measured)
+            loss, sums = loss + critic.coefficient * error, sums | more
+        reading.gradient(loss, scratch_KP if index else into_KP)
+        if index:
+            into_KP += scratch_KP
+        add_sums(totals, sums)
+    return totals
 
 
-def _scores(
+def read_scores(
     problem: StepProblem, part: Batch, *, entropy: bool, kl: bool, only: slice = slice(None)
 ) -> tuple[Reading, Scores]:
     """The policy on the steps of a part, in the part's own shape."""
@@ -176,84 +201,7 @@ def _scores(
 
 
 @torch.no_grad()
-def _mean_kl(problem: StepProblem, batch: Batch) -> Tensor:
-    return mean_kl(_scores(problem, batch, entropy=False, kl=True)[1], batch)
-
-
-ACTOR = slice(0, 1)
-CRITIC = slice(1, 2)
-
-
-def natural_update(problem: StepProblem) -> tuple[Sums, StepReport]:
-    """TRPO's step (or the plain natural gradient) on the actor, over the whole rollout."""
-    policy, step = problem.policy, problem.algorithm.step
-    batch = split(problem.algorithm, problem.batch)[0]
-    reading, scores = _scores(problem, batch, entropy=True, kl=True, only=ACTOR)
-    value, sums = objective(problem.algorithm, scores, batch, problem.state)
-    gradient_1P = torch.zeros_like(policy.theta[:1])
-    reading.gradient(value, gradient_1P)
-    moving_P = policy.theta.data[0, : policy.moving]
-    weight_N = batch.step_weight_BT.flatten()
-    product = fisher_product(policy, reading, weight_N)
-
-    def evaluate() -> tuple[Tensor, Tensor]:
-        _, now = _scores(problem, batch, entropy=needs(problem.algorithm).entropy, kl=True, only=ACTOR)
-        surrogate, _ = objective(problem.algorithm, now, batch, problem.state, measured=False)
-        return surrogate.detach(), mean_kl(now, batch)
-
-    gradient_P = gradient_1P[0, : policy.moving]
-    if isinstance(step, TrustRegion):
-        return sums, trust_region_step([moving_P], gradient_P, product, evaluate, step)
-    assert not isinstance(step, Adam)
-    return sums, natural_gradient_step([moving_P], gradient_P, product, evaluate, step)
-
-
-def fisher_product(policy: ControlPolicy, reading: Reading, weight_N: Tensor) -> Product:
-    """v -> F v = J' M J v over the actor's moving numbers: Gauss-Newton, exact for these policies.
-
-    J v by one pass forward, J' u by one pass backward, M the Fisher matrix of the outputs, weighted by each step's
-    share. A Gaussian's covariance has a block of its own, for neither the mean nor the weights move with it.
-    reading: of the actor alone. Equals double backward through the mean KL, and is about three times faster.
-    """
-    shape, kind = policy.shape, policy.actions
-    output_NO, spread_E = reading.output_KNO.detach()[0], reading.spread_E.detach()
-    along_1P, back_1P = (torch.zeros(1, shape.count, dtype=policy.theta.dtype) for _ in range(2))
-    along, back = shape.layers(along_1P), shape.layers(back_1P)
-    inner = [x.detach() for x in reading.inner]
-    block_EE = None
-    if policy.config.learn_std and isinstance(kind, Gaussian):
-        block_EE = kind.spread_fisher(spread_E) * weight_N.sum()
-
-    def product(vector: Tensor) -> Tensor:
-        along_1P[0, : policy.moving] = vector
-        moved_NO = tangent(reading.layers, along, inner, shape)[0]
-        pulled_NO = kind.fisher(output_NO, spread_E, moved_NO) * weight_N[:, None]
-        cotangent(reading.layers, pulled_NO[None], inner, back, shape)
-        if block_EE is not None:
-            shape.tail(back_1P)[0] = block_EE @ shape.tail(along_1P)[0]
-        return back_1P[0, : policy.moving].clone()
-
-    return product
-
-
-def critic_update(
-    problem: StepProblem, optimiser: torch.optim.Optimizer, minibatches: int, seed: int = 0
-) -> Sums:
-    """Fit the critic alone, after a natural step: `critic.epochs` passes of `minibatches`; sums of the last pass."""
-    critic, policy = needs(problem.algorithm).critic, problem.policy
-    assert critic is not None
-    leaf = optimiser.param_groups[0]["params"][0]
-    leaf.grad = torch.zeros_like(leaf)
-    totals: Sums = {}
-    for epoch in range(critic.epochs):
-        last = epoch + 1 == critic.epochs
-        for part in step_minibatches(problem.batch, minibatches, seed * 1_000_003 + epoch):
-            rows = part.row_B
-            reading = policy.read(problem.experience.input_NF[rows], CRITIC)
-            value_N1 = reading.output_KNO[0, :, :1]
-            loss, sums = value_loss(critic, Scores(value_N1, value_BT=value_N1), part, measured=last)
-            reading.gradient(loss, leaf.grad)
-            if math.isfinite(float(loss.detach())):
-                optimiser.step()
-            add_sums(totals, sums)
-    return totals
+def total_kl(problem: StepProblem, pieces: list[Batch]) -> Tensor:
+    """Mean KL(old || new) of an optimiser batch, as the sum over its pieces."""
+    shares = [mean_kl(read_scores(problem, piece, entropy=False, kl=True)[1], piece) for piece in pieces]
+    return torch.stack(shares).sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +16,42 @@ from torch import Tensor
 from lineal.environments.preferences.records import Label, Pair, Segment
 from lineal.environments.preferences.teachers import uniform
 
-Features = Callable[[Segment], NDArray[np.float32]]
-"""A segment's steps as the networks see them, [T, F]."""
+Features = Callable[[Segment], NDArray[Any]]
+"""A segment's steps as the networks see them, [T, F]: float, or uint8 where they are pictures."""
+
+
+class Pictures:
+    """The features of segments that show pictures, made when they are asked for: as one tensor they would fill the memory.
+
+    Indexing with places gives uint8 [P, T, F], padded with 0.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(self, segments: Sequence[Segment], features: Features) -> None:
+        self._segments, self._features = segments, features
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def __getitem__(self, place_P: Tensor) -> Tensor:
+        found = [torch.from_numpy(self._features(self._segments[i])) for i in place_P.tolist()]
+        longest = max(map(len, self._segments))
+        padded = found[0].new_zeros(len(found), longest, found[0].shape[1])
+        for row, part in zip(padded, found, strict=True):
+            row[: len(part)] = part
+        return padded
 
 
 @dataclass(frozen=True)
 class Comparisons:
     """N labels about S segments of at most T steps, for M members.
 
-    feature_STF, mask_ST: the segments, padded. first_N, second_N: places in 0..S-1. preference_N: μ. weight_MN: how
+    feature_STF, mask_ST: the segments, padded (pictures are made when indexed). first_N, second_N: places in 0..S-1. preference_N: μ. weight_MN: how
     often member m drew label n: 0 means that the member holds it out, to be validated on.
     """
 
-    feature_STF: Float[Tensor, "S T F"]
+    feature_STF: Float[Tensor, "S T F"] | Pictures
     mask_ST: Bool[Tensor, "S T"]
     first_N: Int[Tensor, " N"]
     second_N: Int[Tensor, " N"]
@@ -37,7 +61,8 @@ class Comparisons:
     @property
     def steps(self) -> Float[Tensor, "X F"]:
         """Every counted step of every segment."""
-        return self.feature_STF[self.mask_ST]
+        everything_S = torch.arange(len(self.feature_STF))
+        return self.feature_STF[everything_S][self.mask_ST]
 
 
 def bootstrap(label: Label, members: int, seed: int = 0) -> list[int]:
@@ -75,15 +100,20 @@ def compare(
         return None
     sides = [(pairs[label.pair].first, pairs[label.pair].second) for label in used]
     place = {name: i for i, name in enumerate(dict.fromkeys(side for both in sides for side in both))}
-    parts = [torch.from_numpy(features(segments[name])) for name in place]
-    feature_STF = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    length_S = torch.tensor([len(part) for part in parts])
+    shown = [segments[name] for name in place]
+    first = features(shown[0])
+    if first.dtype == np.uint8:
+        feature_STF, dtype = Pictures(shown, features), torch.float32
+    else:
+        parts = [torch.from_numpy(features(segment)) for segment in shown]
+        feature_STF, dtype = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), parts[0].dtype
+    length_S = torch.tensor([len(segment) for segment in shown])
     draws = [bootstrap(label, members, seed) for label in used]
     return Comparisons(
         feature_STF,
-        torch.arange(feature_STF.shape[1]) < length_S[:, None],
+        torch.arange(int(length_S.max())) < length_S[:, None],
         torch.tensor([place[first] for first, _ in sides]),
         torch.tensor([place[second] for _, second in sides]),
-        torch.tensor([label.preference for label in used], dtype=feature_STF.dtype),
-        torch.tensor(draws, dtype=feature_STF.dtype).T.contiguous(),
+        torch.tensor([label.preference for label in used], dtype=dtype),
+        torch.tensor(draws, dtype=dtype).T.contiguous(),
     )

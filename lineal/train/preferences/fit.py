@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lineal.errors import NonFiniteError
-from lineal.models.reward import RewardEnsemble
+from lineal.models.reward import Ensemble
 from lineal.objectives.preference import preference_losses
 from lineal.train.optimizer import load_optimizer, optimizer_tensors
 from lineal.train.preferences.comparisons import Comparisons
@@ -43,16 +43,16 @@ class FitOptions:
 class Fitted:
     """What a fit goes on from: the ensemble, its optimiser, and each member's L2 coefficient."""
 
-    ensemble: RewardEnsemble
+    ensemble: Ensemble
     optimiser: torch.optim.Optimizer
     l2_M: Float[Tensor, " M"]
     epochs: int = 0
 
     @classmethod
-    def start(cls, ensemble: RewardEnsemble, options: FitOptions) -> Fitted:
+    def start(cls, ensemble: Ensemble, options: FitOptions) -> Fitted:
         """Before the first fit."""
         optimiser = torch.optim.Adam(ensemble.parameters(), lr=options.learning_rate, fused=True)
-        return cls(ensemble, optimiser, torch.full((ensemble.config.members,), options.l2))
+        return cls(ensemble, optimiser, torch.full((ensemble.members,), options.l2))
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint keeps of it: tensors by name, and JSON values."""
@@ -93,18 +93,35 @@ class Judgement:
         return {f"reward_model/{name}": float(getattr(self, f"{name}_M").nanmean()) for name in names}
 
 
-def scores(ensemble: RewardEnsemble, data: Comparisons, place_P: Int[Tensor, " P"]) -> Float[Tensor, "M P"]:
-    """Summed reward of the segments at these places, by each member: Σ_t r_m(o_t, a_t), undiscounted."""
+def scores(
+    ensemble: Ensemble,
+    data: Comparisons,
+    place_P: Int[Tensor, " P"],
+    weight_MP: Float[Tensor, "M P"] | None = None,
+) -> Float[Tensor, "M P"]:
+    """Summed reward of the segments at these places, by each member: Σ_t r_m(o_t, a_t), undiscounted.
+
+    weight_MP: how often each member drew them, for members whose layers look at the whole batch.
+    """
     feature_PTF, mask_PT = data.feature_STF[place_P], data.mask_ST[place_P]
-    reward_MPT = ensemble(feature_PTF.flatten(0, 1)).unflatten(1, tuple(mask_PT.shape))
+    drawn_MN = None if weight_MP is None else (weight_MP[..., None] * mask_PT).flatten(1)
+    reward_MPT = ensemble(feature_PTF.flatten(0, 1), drawn_MN).unflatten(1, tuple(mask_PT.shape))
     return (reward_MPT * mask_PT).sum(-1)
 
 
-def losses(
-    ensemble: RewardEnsemble, data: Comparisons, index_B: Int[Tensor, " B"], error_rate: float
-) -> Tensor:
+@torch.no_grad()
+def all_gaps(ensemble: Ensemble, data: Comparisons) -> Float[Tensor, "M N"]:
+    """Summed reward of the first less that of the second segment of every label, by each member; some segments at a time."""
+    most = max(1, ensemble.at_once // data.mask_ST.shape[1])
+    parts = torch.arange(len(data.feature_STF)).split(most)
+    score_MS = torch.cat([scores(ensemble, data, part) for part in parts], 1)
+    return score_MS[:, data.first_N] - score_MS[:, data.second_N]
+
+
+def losses(ensemble: Ensemble, data: Comparisons, index_B: Int[Tensor, " B"], error_rate: float) -> Tensor:
     """Bradley-Terry loss of each member on each of these labels, [M, B]; one forward for all of it."""
-    both_MP = scores(ensemble, data, torch.cat([data.first_N[index_B], data.second_N[index_B]]))
+    place_P = torch.cat([data.first_N[index_B], data.second_N[index_B]])
+    both_MP = scores(ensemble, data, place_P, data.weight_MN[:, index_B].repeat(1, 2))
     first_MB, second_MB = both_MP.chunk(2, dim=1)
     preference_MB = data.preference_N[index_B].expand_as(first_MB)
     return preference_losses(first_MB, second_MB, preference_MB, error_rate=error_rate)
@@ -125,6 +142,7 @@ def fit(fitted: Fitted, data: Comparisons, options: FitOptions, epochs: int, see
         order = torch.Generator().manual_seed((seed * 1_000_003 + fitted.epochs) % 2**63)
         loss_MN = torch.empty_like(data.weight_MN)
         ensemble.train()
+        ensemble.reseed(seed * 1_000_003 + fitted.epochs)
         for index_B in torch.randperm(count, generator=order).split(options.batch):
             loss_MB = losses(ensemble, data, index_B, options.error_rate)
             weight_MB = data.weight_MN[:, index_B] / (mean_M * len(index_B))
@@ -152,7 +170,7 @@ def _shrink(fitted: Fitted) -> None:
     """Add the gradient of l2_m |weights_m|²; biases are free."""
     for weight in fitted.ensemble.weights:
         assert weight.grad is not None
-        weight.grad += 2 * fitted.l2_M[:, None, None] * weight
+        weight.grad += 2 * fitted.l2_M.view(-1, *[1] * (weight.ndim - 1)) * weight
 
 
 @torch.no_grad()
@@ -165,10 +183,9 @@ def adapt(fitted: Fitted, ratio_M: Float[Tensor, " M"], options: FitOptions) -> 
 
 
 @torch.no_grad()
-def judge(ensemble: RewardEnsemble, data: Comparisons, error_rate: float) -> Judgement:
+def judge(ensemble: Ensemble, data: Comparisons, error_rate: float) -> Judgement:
     """Each member on what it drew and on what it holds out."""
-    score_MS = scores(ensemble, data, torch.arange(len(data.feature_STF)))
-    gap_MN = score_MS[:, data.first_N] - score_MS[:, data.second_N]
+    gap_MN = all_gaps(ensemble, data)
     loss_MN = preference_losses(
         gap_MN, torch.zeros_like(gap_MN), data.preference_N.expand_as(gap_MN), error_rate=error_rate
     )
@@ -196,12 +213,9 @@ def overfits(judgement: Judgement) -> bool:
 
 
 @torch.no_grad()
-def held_out_probability(
-    ensemble: RewardEnsemble, data: Comparisons, error_rate: float
-) -> Float[Tensor, " N"]:
+def held_out_probability(ensemble: Ensemble, data: Comparisons, error_rate: float) -> Float[Tensor, " N"]:
     """P(1 > 2) of each label, averaged over the members that hold it out; nan where every member drew it."""
-    score_MS = scores(ensemble, data, torch.arange(len(data.feature_STF)))
-    gap_MN = score_MS[:, data.first_N] - score_MS[:, data.second_N]
+    gap_MN = all_gaps(ensemble, data)
     probability_MN = (1 - error_rate) * F.sigmoid(gap_MN) + error_rate / 2
     held_MN = (data.weight_MN == 0).to(gap_MN.dtype)
     total_N = held_MN.sum(0)

@@ -22,6 +22,7 @@ from lineal.environments.preferences.choosing import PairSampler
 from lineal.environments.preferences.records import Label, Pair, Segment
 from lineal.environments.preferences.teachers import Labeller
 from lineal.environments.preferences.wrappers import LearnedReward
+from lineal.models.pixel_reward import FastPixelReward
 from lineal.models.reward import FastReward
 from lineal.train import files
 from lineal.train.console import warn
@@ -35,6 +36,8 @@ from lineal.train.preferences.segments import SegmentStore
 
 FOLDER = "preferences"
 Metrics = dict[str, float]
+Version = FastReward | FastPixelReward
+"""The reward as it was after one fit."""
 
 
 @dataclass
@@ -59,8 +62,8 @@ class Teaching:
     recent: list[Segment] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     used: int = -1
-    version: FastReward | None = None
-    pending: Future[tuple[FastReward, Metrics]] | None = None
+    version: Version | None = None
+    pending: Future[tuple[Version, Metrics]] | None = None
     warned: set[str] = field(default_factory=set)
 
     def warn_once(self, about: str, message: str) -> None:
@@ -78,9 +81,9 @@ class Teaching:
             self.answers.close()
 
 
-def fitting(options: PreferenceOptions) -> FitOptions:
-    """How the ensemble is fitted."""
-    return FitOptions(options.error_rate, options.reward_learning_rate)
+def fitting(options: PreferenceOptions, pictures: bool = False) -> FitOptions:
+    """How the ensemble is fitted; to pictures by 16 pairs at a time, as in the paper's appendix A.2."""
+    return FitOptions(options.error_rate, options.reward_learning_rate, batch=16 if pictures else 64)
 
 
 def write_about(folder: Path, env: str, options: PreferenceOptions) -> None:
@@ -173,7 +176,7 @@ def learn(teaching: Teaching) -> Metrics:
     labels = labels_of(teaching)
     if teaching.pending is not None or len(labels) == teaching.used:
         return metrics
-    pairs, members = teaching.answers.pairs, teaching.fitted.ensemble.config.members
+    pairs, members = teaching.answers.pairs, teaching.fitted.ensemble.members
     data = compare(labels, pairs, teaching.segments, teaching.world.features, members, teaching.seed)
     if data is None or not teaching.recent:
         return metrics
@@ -198,7 +201,7 @@ def _take_over(teaching: Teaching, wait: bool) -> Metrics:
     return _install(teaching, *job.result())
 
 
-def _install(teaching: Teaching, version: FastReward, metrics: Metrics) -> Metrics:
+def _install(teaching: Teaching, version: Version, metrics: Metrics) -> Metrics:
     teaching.version = teaching.world.reward = version
     if metrics.pop("overfits"):
         teaching.warn_once(
@@ -209,12 +212,12 @@ def _install(teaching: Teaching, version: FastReward, metrics: Metrics) -> Metri
     return metrics
 
 
-def _job(teaching: Teaching, data: Comparisons, steps: Tensor) -> Callable[[], tuple[FastReward, Metrics]]:
-    fitted, options, seed = teaching.fitted, fitting(teaching.options), teaching.seed
+def _job(teaching: Teaching, data: Comparisons, steps: Tensor) -> Callable[[], tuple[Version, Metrics]]:
+    fitted, options, seed = teaching.fitted, fitting(teaching.options, teaching.world.pictures), teaching.seed
     count = len(data.preference_N)
     epochs = max(1, round(teaching.options.reward_updates / -(-count // options.batch)))
 
-    def job() -> tuple[FastReward, Metrics]:
+    def job() -> tuple[Version, Metrics]:
         ensemble = fitted.ensemble
         if fitted.epochs == 0:
             ensemble.standardise_on(steps)
@@ -239,11 +242,16 @@ def saved(teaching: Teaching) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint keeps: the ensemble, the recent clips, what was asked."""
     tensors, state = teaching.fitted.tensors()
     tensors = {f"reward/{name}": x for name, x in tensors.items()}
-    if teaching.recent:
-        for name in teaching.recent[0].arrays():
-            stacked = np.stack([segment.arrays()[name] for segment in teaching.recent])
-            tensors[f"recent/{name}"] = torch.from_numpy(stacked)
-    return tensors, {"teaching": {"fitted": state, "asked": teaching.asked, "used": teaching.used}}
+    recent = [segment.arrays() for segment in teaching.recent]
+    # Clips of two kinds may be among them: pictures in one run of frames, or broken by an end.
+    kinds = list(dict.fromkeys(tuple(arrays) for arrays in recent))
+    for kind, names in enumerate(kinds):
+        for name in names:
+            stacked = np.stack([arrays[name] for arrays in recent if tuple(arrays) == names])
+            tensors[f"recent/{kind}/{name}"] = torch.from_numpy(stacked)
+    order = [kinds.index(tuple(arrays)) for arrays in recent]
+    kept = {"fitted": state, "asked": teaching.asked, "used": teaching.used, "recent": order}
+    return tensors, {"teaching": kept}
 
 
 def restore(teaching: Teaching, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -251,9 +259,7 @@ def restore(teaching: Teaching, tensors: Mapping[str, Tensor], state: Mapping[st
     saved_state = state["teaching"]
     parts = {name.removeprefix("reward/"): x for name, x in tensors.items() if name.startswith("reward/")}
     teaching.fitted.load(parts, saved_state["fitted"])
-    arrays = {n.removeprefix("recent/"): x.numpy() for n, x in tensors.items() if n.startswith("recent/")}
-    count = len(next(iter(arrays.values()))) if arrays else 0
-    teaching.recent = [Segment.from_arrays({n: x[i] for n, x in arrays.items()}) for i in range(count)]
+    teaching.recent = _recent(tensors, saved_state["recent"])
     # A person's answers came in an order of their own: whatever was asked stays asked.
     teaching.asked = (
         list(saved_state["asked"]) if teaching.labeller is not None else list(teaching.writer.pairs)
@@ -261,3 +267,14 @@ def restore(teaching: Teaching, tensors: Mapping[str, Tensor], state: Mapping[st
     teaching.used = saved_state["used"]
     if teaching.fitted.epochs:
         teaching.version = teaching.world.reward = teaching.fitted.ensemble.fast()
+
+
+def _recent(tensors: Mapping[str, Tensor], order: Sequence[int]) -> list[Segment]:
+    """The newest segments, of whichever kind each is."""
+    seen, found = dict.fromkeys(order, 0), []
+    for kind in order:
+        prefix = f"recent/{kind}/"
+        arrays = {n.removeprefix(prefix): x.numpy() for n, x in tensors.items() if n.startswith(prefix)}
+        found.append(Segment.from_arrays({name: x[seen[kind]] for name, x in arrays.items()}))
+        seen[kind] += 1
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,28 +62,30 @@ def encode(
     pairs: Pairs, tokenizer: Tokenizer, end: int, *, longest: int | None = None, ratio: float = 0.0
 ) -> Encoded:
     """All pairs as ids. longest, ratio: leave out pairs with a longer side, or with sides of so different length."""
-    sides: tuple[list[list[int]], list[list[int]]] = [], []
+    # Flat from the start: lists of numbers would take ten times the memory.
+    flat, at = (array("i"), array("i")), ([0], [0])
     dropped, size, rows = {**pairs.dropped, "too long": 0, "ratio": 0}, 0, []
     for row, texts in enumerate(zip(pairs.sources, pairs.targets, strict=True)):
-        source, target = ([*tokenizer.encode(text), end] for text in texts)
-        lengths = len(source) - 1, len(target) - 1
-        if longest is not None and max(lengths) > longest:
+        both = [tokenizer.encode(text) for text in texts]
+        shorter, longer = sorted(map(len, both))
+        if longest is not None and longer > longest:
             dropped["too long"] += 1
-        elif ratio and max(lengths) + EXTRA > ratio * (min(lengths) + EXTRA):
+        elif ratio and longer + EXTRA > ratio * (shorter + EXTRA):
             dropped["ratio"] += 1
         else:
-            sides[0].append(source)
-            sides[1].append(target)
+            for side, ids in enumerate(both):
+                flat[side].extend([*ids, end])
+                at[side].append(len(flat[side]))
             size += len(texts[1].encode())
             rows.append(row)
-    if not sides[0]:
+    if not rows:
         raise UsageError(
             f"{pairs.name}: of {len(pairs):,} pairs none is left after cleaning ({dropped['too long']:,} too long, "
             f"{dropped['ratio']:,} of unequal length): raise --max-tokens or --max-ratio."
         )
-    flat = [np.fromiter((i for ids in side for i in ids), dtype=np.int32) for side in sides]
-    at = [np.cumsum([0, *map(len, side)], dtype=np.int64) for side in sides]
-    return Encoded(flat[0], flat[1], at[0], at[1], size, dropped, rows)
+    source_N, target_N = (np.frombuffer(side, dtype=np.int32) for side in flat)
+    source_at, target_at = (np.array(ends, dtype=np.int64) for ends in at)
+    return Encoded(source_N, target_N, source_at, target_at, size, dropped, rows)
 
 
 @dataclass(frozen=True)

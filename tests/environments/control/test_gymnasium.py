@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lineal.environments.control.gymnasium import GymnasiumTask
+from lineal.environments.control.gymnasium import GymnasiumTask, VectorTask
 from lineal.environments.control.opening import open_environment
+from lineal.environments.control.preparation import Preparation
 from lineal.environments.control.protocol import VectorEnvironment
 from lineal.environments.control.spaces import Box, Discrete, MultiDiscrete
 from lineal.errors import EnvironmentFailure, UsageError
@@ -103,3 +104,75 @@ def test_drawing_must_be_asked_for() -> None:
     environment.reset(0)
     with pytest.raises((UsageError, EnvironmentFailure)):
         environment.render()
+
+
+class Clock(gymnasium.Env):  # type: ignore[name-defined]
+    """Shows its episode and its time in it; ends after 3, 4, 3, 4, ... steps, cut off when even; reward: its time."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1, 1000, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.episode, self.time = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        self.episode, self.time = self.episode + 1, 0
+        return np.array([self.episode, 0], np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.time += 1
+        over, even = self.time == 3 + self.episode % 2, self.episode % 2 == 0
+        shown = np.array([self.episode, self.time], np.float32)
+        return shown, float(self.time), over and not even, over and even, {}
+
+
+def clocks(mode: str) -> VectorTask:
+    many = gymnasium.vector.SyncVectorEnv([Clock, Clock], autoreset_mode=gymnasium.vector.AutoresetMode[mode])
+    return VectorTask("Clock-v0", many)
+
+
+def test_resets_in_the_same_step_in_the_next_or_by_hand_tell_one_story() -> None:
+    stories = {}
+    for mode in ("SAME_STEP", "DISABLED", "NEXT_STEP"):
+        environment, story = clocks(mode), []
+        shown = environment.reset(0)
+        while len(story) < 15:
+            got = environment.step(np.zeros(2, np.int64))
+            if got.counted_B is None or got.counted_B[0]:
+                end = (bool(got.terminated_B[0]), bool(got.truncated_B[0]))
+                story.append((*shown[0], got.reward_B[0], end, *got.final_observation_BF[0]))
+            else:
+                assert not got.ended_B.any() and got.reward_B.tolist() == [0, 0]
+            shown = got.observation_BF
+        stories[mode] = story
+    assert stories["SAME_STEP"] == stories["DISABLED"] == stories["NEXT_STEP"]
+    assert [end for *_, end, _, _ in stories["SAME_STEP"]].count((True, False)) == 2
+
+
+def test_a_vector_entry_point_is_taken_where_there_is_nothing_else_or_it_is_asked_for() -> None:
+    def many(num_envs: int, **settings: Any) -> Any:
+        return gymnasium.vector.SyncVectorEnv([Clock] * num_envs)
+
+    gymnasium.register("Clocks-v0", vector_entry_point=many)
+    try:
+        environment = open_environment("Clocks-v0", 3)
+        environment.reset(0)
+        steps = [environment.step(np.zeros(3, np.int64)) for _ in range(6)]
+        assert [step.counted_B is None or bool(step.counted_B[0]) for step in steps] == [True] * 4 + [
+            False,
+            True,
+        ]
+        with pytest.raises(UsageError, match="--frame-stack 2"):
+            open_environment("Clocks-v0", 3, preparation=Preparation(frame_stack=2))
+    finally:
+        gymnasium.registry.pop("Clocks-v0")
+    own = open_environment("CartPole-v1", 4, own=False, preparation=Preparation(vector_entry=True))
+    assert isinstance(own, VectorTask) and not own.copies and own.time_limit == 500
+    assert own.reset(0).shape == (4, 4) and own.step(np.zeros(4, np.int64)).observation_BF.shape == (4, 4)
+
+
+def test_observations_are_stacked_where_asked() -> None:
+    environment = open_environment("Pendulum-v1", 2, preparation=Preparation(frame_stack=3))
+    shown = environment.reset(0)
+    assert shown.shape == (2, 3, 3) and (shown[:, 0] == shown[:, 2]).all()
+    later = environment.step(np.ones((2, 1), np.float32)).observation_BF
+    assert (later[:, 1] == shown[:, 2]).all() and not (later[:, 2] == shown[:, 2]).all()

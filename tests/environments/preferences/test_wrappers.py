@@ -43,7 +43,7 @@ def test_where_nothing_ends_it_is_the_environment_itself():
         action = act(world, random)
         a, b = plain.step(action), world.step(action)
         for name, value in vars(a).items():
-            assert (value == getattr(b, name)).all(), name
+            assert np.array_equal(value, getattr(b, name)), name
 
 
 def test_the_learner_sees_the_learned_reward_and_the_record_the_true_one():
@@ -104,7 +104,9 @@ def test_the_state_survives_a_round_trip():
     other.set_state(state)
     for action, step in zip(actions, expected, strict=True):
         again = other.step(action)
-        assert all((value == getattr(again, name)).all() for name, value in vars(step).items())
+        assert all(
+            (value == getattr(again, name)).all() for name, value in vars(step).items() if value is not None
+        )
     segments, returns = other.take(5)
     assert [s.id for s in segments] == [s.id for s in wanted[0]] and returns == wanted[1]
 

@@ -16,7 +16,8 @@ from lineal.errors import EnvironmentFailure
 from lineal.models.control import ControlConfig, ControlPolicy
 from lineal.objectives.advantage import GAE
 from lineal.objectives.algorithm import AlgorithmState
-from lineal.train.control.collect import Collector, Features
+from lineal.train.control.collect import Collector
+from lineal.train.control.seen import Features
 
 
 class Counting:

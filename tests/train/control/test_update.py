@@ -34,17 +34,9 @@ from lineal.ops.linear import conjugate_gradient, dense_matrix, kl_fisher_produc
 from lineal.ops.logprob import gather_logp
 from lineal.optim.groups import adamw
 from lineal.train.control.collect import Collector
+from lineal.train.control.natural import ACTOR, critic_update, fisher_product, natural_update
 from lineal.train.control.parts import policy_config
-from lineal.train.control.update import (
-    ACTOR,
-    Quick,
-    StepProblem,
-    accumulate,
-    adam_update,
-    critic_update,
-    fisher_product,
-    natural_update,
-)
+from lineal.train.control.update import Quick, StepProblem, accumulate, adam_update
 from lineal.train.environment_options import PolicyOptions
 from lineal.types import Scores
 
@@ -73,9 +65,15 @@ def problem(
     return StepProblem(policy, algorithm, state, experience, prepare(algorithm, experience.rollout, state))
 
 
+def perceptrons(work: StepProblem) -> ControlPolicy:
+    """Its policy, which here is of perceptrons."""
+    assert isinstance(work.policy, ControlPolicy)
+    return work.policy
+
+
 def plainly(work: StepProblem, part: Batch) -> tuple[Tensor, Tensor]:
     """The same loss through plain torch operations and autograd; (loss, gradient)."""
-    policy, algorithm = work.policy, work.algorithm
+    policy, algorithm = perceptrons(work), work.algorithm
     theta_KP = policy.theta.detach().clone().requires_grad_()
     rows = part.row_B if part.mask_BT.shape[1] == 1 else slice(None)
     output_KNO = activations(theta_KP, work.experience.input_NF[rows], policy.shape)[-1]
@@ -104,7 +102,7 @@ def test_the_gradient_is_autograds(name: str, env: str, options: PolicyOptions) 
         algorithm = override(algorithm, entropy=0.02, minibatches=3, value_clip=0.1)
     work = problem(algorithm, env, options)
     for part in split(algorithm, work.batch, 0, by_step=name != "reinforce"):
-        found_KP = torch.full_like(work.policy.theta, 5.0)
+        found_KP = torch.full_like(perceptrons(work).theta, 5.0)
         accumulate(work, part, found_KP)
         assert torch.allclose(found_KP, plainly(work, part)[1], rtol=1e-9, atol=1e-12)
         assert float(found_KP.abs().max()) > 0
@@ -121,11 +119,14 @@ def test_the_quick_gradient_is_the_same(name: str, env: str, options: PolicyOpti
     work = problem(algorithm, env, options)
     # The ratios must have left 1, and some of them the bounds.
     with torch.no_grad():
-        work.policy.theta.add_(
-            0.1 * torch.randn(work.policy.theta.shape, generator=torch.Generator().manual_seed(8))
+        perceptrons(work).theta.add_(
+            0.1 * torch.randn(perceptrons(work).theta.shape, generator=torch.Generator().manual_seed(8))
         )
     assert Quick.fits(work)
-    quick_KP, slow_KP = torch.full_like(work.policy.theta, 5.0), torch.full_like(work.policy.theta, 7.0)
+    quick_KP, slow_KP = (
+        torch.full_like(perceptrons(work).theta, 5.0),
+        torch.full_like(perceptrons(work).theta, 7.0),
+    )
     quick = Quick(work, quick_KP)
     clipped = 0.0
     for part in split(algorithm, work.batch, 0, by_step=name != "reinforce"):
@@ -154,7 +155,7 @@ def test_steps_as_rows_and_rows_of_steps_give_the_same_bits() -> None:
     flat |= {"row_B": torch.arange(count), "group_B": torch.arange(count)}
     tall = Batch(**flat)
     assert tall.mask_BT.shape == (count, 1) and work.batch.mask_BT.shape[1] > 1
-    found = [torch.empty_like(work.policy.theta) for _ in range(2)]
+    found = [torch.empty_like(perceptrons(work).theta) for _ in range(2)]
     accumulate(work, split(algorithm, work.batch)[0], found[0])
     accumulate(work, weigh(algorithm, tall), found[1])
     assert torch.equal(found[0], found[1])
@@ -166,7 +167,7 @@ def test_minibatches_of_steps_add_up_to_the_whole() -> None:
     parts = split(algorithm, work.batch, 3, by_step=True)
     seen = torch.cat([part.row_B for part in parts])
     assert sorted(seen.tolist()) == list(range(120))
-    total_KP, one_KP = torch.zeros_like(work.policy.theta), torch.empty_like(work.policy.theta)
+    total_KP, one_KP = torch.zeros_like(perceptrons(work).theta), torch.empty_like(perceptrons(work).theta)
     for part in parts:
         accumulate(work, part, one_KP)
         total_KP += one_KP * len(part.row_B) / 120
@@ -182,7 +183,7 @@ def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(
     env: str, options: PolicyOptions
 ) -> None:
     work = problem(named("trpo"), env, options)
-    policy, inputs = work.policy, work.experience.input_NF
+    policy, inputs = perceptrons(work), work.experience.input_NF
     weight_N = torch.rand(len(inputs), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     weight_N /= weight_N.sum()
     product = fisher_product(policy, policy.read(inputs, ACTOR), weight_N)
@@ -218,7 +219,7 @@ def test_the_fisher_product_is_double_backward_and_the_explicit_matrix(
 def test_the_explicit_fisher_matrix_of_a_small_policy() -> None:
     algorithm = named("trpo")
     work = problem(algorithm, "CartPole-v1", PolicyOptions(hidden=(6,)))
-    policy, inputs = work.policy, work.experience.input_NF
+    policy, inputs = perceptrons(work), work.experience.input_NF
     weight_N = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
     matrix = dense_matrix(
         fisher_product(policy, policy.read(inputs, ACTOR), weight_N), policy.theta.detach()[0]
@@ -253,7 +254,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize(("env", "options"), CASES)
 def test_a_trust_region_step_keeps_its_promises(env: str, options: PolicyOptions) -> None:
     work = problem(named("trpo"), env, options)
-    policy, before = work.policy, work.policy.theta.detach().clone()
+    policy, before = perceptrons(work), perceptrons(work).theta.detach().clone()
     _, report = natural_update(work)
     assert report.accepted and report.improvement > 0 and 0 < report.kl <= 0.01
     reading = policy.read(work.experience.input_NF, ACTOR)
@@ -282,20 +283,20 @@ def test_the_quadratic_model_becomes_exact_as_the_step_shrinks() -> None:
 def test_a_step_that_finds_nothing_leaves_every_bit() -> None:
     algorithm = replace(named("trpo"), step=TrustRegion(max_backtracks=0, max_kl=0.01, damping=1e-3))
     work = problem(algorithm, "Pendulum-v1")
-    before = work.policy.theta.detach().clone()
+    before = perceptrons(work).theta.detach().clone()
     _, report = natural_update(work)
     assert not report.accepted and report.reason
-    assert torch.equal(work.policy.theta, before)
+    assert torch.equal(perceptrons(work).theta, before)
     still = replace(work, batch=replace(work.batch, advantage_BT=torch.zeros_like(work.batch.advantage_BT)))
     _, report = natural_update(still)
     assert not report.accepted and "gradient" in report.reason
-    assert torch.equal(work.policy.theta, before)
+    assert torch.equal(perceptrons(work).theta, before)
 
 
 def test_the_critic_is_fitted_alone() -> None:
     work = problem(override(named("trpo"), critic_epochs=30))
-    leaf = torch.nn.Parameter(work.policy.theta.data[1:2])
-    before = work.policy.theta.detach().clone()
+    leaf = torch.nn.Parameter(perceptrons(work).theta.data[1:2])
+    before = perceptrons(work).theta.detach().clone()
     optimiser = adamw({"theta": leaf}, 1e-2, weight_decay=0.0)
     first = float(
         critic_update(replace(work, algorithm=override(work.algorithm, critic_epochs=1)), optimiser, 2)[
@@ -304,14 +305,16 @@ def test_the_critic_is_fitted_alone() -> None:
     )
     last = float(critic_update(work, optimiser, 2)["value_loss"])
     assert last < first
-    assert torch.equal(work.policy.theta[0], before[0]) and not torch.equal(work.policy.theta[1], before[1])
+    assert torch.equal(perceptrons(work).theta[0], before[0]) and not torch.equal(
+        perceptrons(work).theta[1], before[1]
+    )
 
 
 def test_adam_respects_the_clip_the_guard_and_the_old_policy() -> None:
     algorithm = override(named("ppo-kl"), epochs=2, minibatches=2, learning_rate=1e-3)
     work = problem(algorithm)
-    optimiser = adamw({"theta": work.policy.theta}, 1e-3, weight_decay=0.0)
-    before = work.policy.theta.detach().clone()
+    optimiser = adamw({"theta": perceptrons(work).theta}, 1e-3, weight_decay=0.0)
+    before = perceptrons(work).theta.detach().clone()
     seen: list[float] = []
 
     def refuse(norm: float, part: Batch) -> bool:
@@ -319,19 +322,19 @@ def test_adam_respects_the_clip_the_guard_and_the_old_policy() -> None:
         return False
 
     sums, norms = adam_update(work, optimiser, refuse)
-    assert len(seen) == 4 and norms == seen and torch.equal(work.policy.theta, before)
+    assert len(seen) == 4 and norms == seen and torch.equal(perceptrons(work).theta, before)
     assert float(sums["measured_kl"]) == pytest.approx(0.0, abs=1e-12) and "surrogate" not in sums
     sums, _ = adam_update(work, optimiser, lambda norm, part: True)
     assert float(sums["measured_kl"]) > 0 and float(sums["steps"]) == 120
-    assert not torch.equal(work.policy.theta, before)
+    assert not torch.equal(perceptrons(work).theta, before)
 
 
 def test_the_square_root_penalty_gets_its_mean() -> None:
     algorithm = replace(named("ppo-kl"), penalty=(SqrtKL(1.0),), step=Adam(minibatches=1, epochs=2))
     work = problem(algorithm)
-    optimiser = adamw({"theta": work.policy.theta}, 1e-3, weight_decay=0.0)
+    optimiser = adamw({"theta": perceptrons(work).theta}, 1e-3, weight_decay=0.0)
     sums, _ = adam_update(work, optimiser, lambda norm, part: True)
-    assert bool(torch.isfinite(work.policy.theta).all()) and float(sums["kl"]) >= 0
+    assert bool(torch.isfinite(perceptrons(work).theta).all()) and float(sums["kl"]) >= 0
 
 
 def test_reinforce_takes_whole_episodes_and_its_gradient_is_the_formulas() -> None:
@@ -340,10 +343,10 @@ def test_reinforce_takes_whole_episodes_and_its_gradient_is_the_formulas() -> No
     assert (rollout.mask_BT.sum(1) == torch.tensor(work.experience.lengths)).all() or sorted(
         rollout.mask_BT.sum(1).tolist()
     ) == sorted(work.experience.lengths)
-    found_KP = torch.empty_like(work.policy.theta)
+    found_KP = torch.empty_like(perceptrons(work).theta)
     accumulate(work, split(work.algorithm, work.batch)[0], found_KP)
-    theta_KP = work.policy.theta.detach().clone().requires_grad_()
-    output_NO = activations(theta_KP, work.experience.input_NF, work.policy.shape)[-1][0]
+    theta_KP = perceptrons(work).theta.detach().clone().requires_grad_()
+    output_NO = activations(theta_KP, work.experience.input_NF, perceptrons(work).shape)[-1][0]
     logp_BT = gather_logp(output_NO, work.experience.action).view(rollout.mask_BT.shape)
     to_go_BT = rollout.reward_BT.flip(1).cumsum(1).flip(1)
     value = (logp_BT * to_go_BT * rollout.mask_BT).sum() / 3
