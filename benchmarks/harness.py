@@ -96,11 +96,19 @@ def main(
 
 
 def save(name: str, lines: list[dict[str, Any]], arguments: dict[str, Any] | None = None) -> Path:
-    """Write figures to benchmarks/results/NAME.json, with where and when they were measured."""
+    """Write figures to benchmarks/results/NAME.json, with where and when they were measured.
+
+    Of --only some, the other figures of the file stay, each with the day on which it was measured.
+    """
     RESULTS.mkdir(exist_ok=True)
     options = {k: v for k, v in (arguments or {}).items() if k not in ("json", "save")}
-    path = RESULTS / f"{name}.json"
-    whole = {"benchmark": name, **environment(), "options": options, "figures": lines}
+    path, here = RESULTS / f"{name}.json", environment()
+    lines = [{**line, "measured": here["date"]} for line in lines]
+    if options.get("only") and path.exists():
+        fresh, before = {line["figure"]: line for line in lines}, json.loads(path.read_text())
+        old = [{"measured": before["date"], **line} for line in before["figures"]]
+        lines = [fresh.pop(line["figure"], line) for line in old] + list(fresh.values())
+    whole = {"benchmark": name, **here, "options": options, "figures": lines}
     path.write_text(json.dumps(whole, indent=2, default=str) + "\n")
     return path
 

@@ -90,3 +90,23 @@ def test_a_cell_is_run_once_and_an_interrupted_one_resumed(harness, tmp_path, mo
         ("resume", str(begun)),
         ("run", "ppo", "--out", str(fresh), "--quiet", "--seed", "3", "--own"),
     ]
+
+
+def test_saving_only_some_figures_keeps_the_others(harness, monkeypatch) -> None:
+    def options(parser) -> None:
+        parser.add_argument("--only", default="")
+
+    def measured(*values: float) -> list:
+        return [harness.Figure(name, value) for name, value in zip("abc", values)]
+
+    days = iter(("monday", "tuesday"))
+    monkeypatch.setattr(harness, "environment", lambda: {"date": next(days)})
+    harness.main("toy", lambda arguments: measured(1.0, 2.0), options, ["--save"])
+    again = [harness.Figure("b", 5.0), harness.Figure("c", 6.0)]
+    harness.main("toy", lambda arguments: again, options, ["--save", "--only", "b"])
+    saved = json.loads((harness.RESULTS / "toy.json").read_text())
+    assert [(x["figure"], x["ours"], x["measured"]) for x in saved["figures"]] == [
+        ("a", 1.0, "monday"),
+        ("b", 5.0, "tuesday"),
+        ("c", 6.0, "tuesday"),
+    ]

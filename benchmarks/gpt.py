@@ -1,0 +1,241 @@
+"""GPT-1 in small: what pre-training and the auxiliary loss are worth, on five paired seeds, as resumable cells.
+
+    LINEAL_TEST_DATA=... python benchmarks/gpt.py --json        (--quick: a few minutes, two seeds, no bar)
+
+One pre-training of 20 minutes on two cores (preset cpu-20min) on 26 novels. Then for each seed and task three fine-tunings
+that differ in one thing: from the pre-trained model; from fresh weights of the same shape (--fresh); and without the
+auxiliary language-model loss (--auxiliary 0). A seed chooses the training rows, the fresh weights and the order alike for
+all three. Tasks: SST-2 with 500 labels (classification), SICK (entailment as a pair), and a multiple choice made from two
+novels that are not among the 26: which of four passages continues a passage, the wrong ones taken from the same book.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import harness
+
+Row = dict[str, Any]
+METHODS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "tuned": ({}, ()),
+    "from scratch": ({}, ("--fresh",)),
+    "no auxiliary loss": ({"--auxiliary": "0"}, ()),
+}
+CONTEXT_WORDS, CHOICE_WORDS, CHOICES = 30, 12, 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its options, and how many rows are trained on and judged on."""
+
+    name: str
+    rows: int
+    judged: int
+    options: dict[str, str] = field(default_factory=dict)
+    epochs: int = 3
+
+
+TASKS = (
+    Task("SST-2, 500 labels", 500, 1820, {}, 6),
+    Task(
+        "SICK entailment",
+        4500,
+        4927,
+        {"--task": "pair", "--text-field": "first", "--second-field": "second"},
+        4,
+    ),
+    Task("continuation among 4", 1000, 1000, {"--task": "choice"}, 3),
+)
+
+
+def text(name: str) -> str:
+    """A text of the data sets, unzipped where it is."""
+    path = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name
+    raw = path.read_bytes()
+    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+
+
+def sentiment(split: str) -> list[Row]:
+    """SST-2: a sentence, a tab, 0 or 1."""
+    lines = text("sst2/train.tsv.gz" if split == "train" else "sst2/test.tsv").splitlines()
+    return [
+        {"text": sentence, "label": ("negative", "positive")[int(label)]}
+        for sentence, _, label in (line.rpartition("\t") for line in lines)
+    ]
+
+
+def entailment(split: str) -> list[Row]:
+    """SICK: two sentences and whether the first entails the second."""
+    name = "sick/SICK_train.txt.gz" if split == "train" else "sick/SICK_test_annotated.txt.gz"
+    table = csv.DictReader(io.StringIO(text(name)), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return [
+        {"first": row["sentence_A"], "second": row["sentence_B"], "label": row["entailment_judgment"]}
+        for row in table
+    ]
+
+
+def continuations(split: str) -> list[Row]:
+    """A passage and four that may continue it, one of which does; training and judging use different parts of each book."""
+    draw = random.Random(0)
+    found: list[Row] = []
+    # The two novels stand one after the other: a passage's wrong continuations come from its own half.
+    words = text("novels_en/valid.txt.gz").split()
+    for half in (words[: len(words) // 2], words[len(words) // 2 :]):
+        size = CONTEXT_WORDS + CHOICE_WORDS
+        pieces = [half[i : i + size] for i in range(0, len(half) - size, size)]
+        edge = int(0.7 * len(pieces))
+        pieces = pieces[:edge] if split == "train" else pieces[edge:]
+        ends = [" ".join(piece[CONTEXT_WORDS:]) for piece in pieces]
+        for i, piece in enumerate(pieces):
+            others = draw.sample([j for j in range(len(pieces)) if j != i], CHOICES - 1)
+            right = draw.randrange(CHOICES)
+            choices = [ends[j] for j in others]
+            choices.insert(right, ends[i])
+            found.append({"text": " ".join(piece[:CONTEXT_WORDS]), "choices": choices, "label": right})
+    draw.shuffle(found)
+    return found
+
+
+READERS = {
+    "SST-2, 500 labels": sentiment,
+    "SICK entailment": entailment,
+    "continuation among 4": continuations,
+}
+
+
+def write(path: Path, rows: list[Row]) -> str:
+    """Rows as JSONL, unless the file is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        part.replace(path)
+    return str(path)
+
+
+def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
+    """The pre-trained run, and the seconds it trained."""
+    path = folder / "novels.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = "\n\n".join(text(f"novels_en/train-0{i}.txt.gz") for i in range(2))
+        path.write_text(whole[:400_000] if quick else whole)
+    held = folder / "held.txt"
+    if not held.exists():
+        novels = text("novels_en/valid.txt.gz")
+        held.write_text(novels[:50_000] if quick else novels)
+    options = {
+        "--data": str(path),
+        "--eval-data": str(held),
+        "--threads": "1" if quick else "2",
+        "--seed": "0",
+    }
+    if quick:
+        options |= {"--preset": "seconds", "--block": "64", "--steps": "200", "--vocab-size": "1000"}
+    else:
+        options |= {"--preset": "cpu-20min"}
+    run = harness.Cell(folder / "pretrained", "gpt", options).run()
+    timing = [json.loads(line) for line in (run / "timing.jsonl").read_text().splitlines()]
+    return run, math.fsum(line["step_time"] for line in timing)
+
+
+def cells(
+    folder: Path, model: Path, seeds: range, arguments: argparse.Namespace
+) -> dict[tuple, harness.Cell]:
+    """Every fine-tuning, by task, method and seed."""
+    found = {}
+    for task in TASKS:
+        name = task.name.partition(",")[0].replace(" ", "-")
+        train, judged = READERS[task.name]("train"), READERS[task.name]("judged")
+        rows, most = (120, 200) if arguments.quick else (task.rows, task.judged)
+        held = write(folder / "data" / f"{name}-judged.jsonl", judged[:most])
+        for seed in seeds:
+            chosen = random.Random(seed).sample(train, min(rows, len(train)))
+            data = write(folder / "data" / f"{name}-{seed}.jsonl", chosen)
+            for method, (options, switches) in METHODS.items():
+                whole = {
+                    "--model": str(model), "--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1",
+                    "--learning-rate": arguments.learning_rate, "--epochs": str(1 if arguments.quick else task.epochs),
+                    **task.options, **options,
+                }  # fmt: skip
+                place = folder / f"{name}-{method.replace(' ', '-')}-{seed}"
+                found[task.name, method, seed] = harness.Cell(place, "finetune", whole, switches)
+    return found
+
+
+def accuracy(run: Path) -> float:
+    """Of the final evaluation, in per cent."""
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    (found,) = [line["eval/accuracy"] for line in lines if line.get("eval/final")]
+    return 100 * found
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
+    """Pre-train once, fine-tune every cell, and compare seed by seed."""
+    folder = Path(arguments.cells) / ("quick" if arguments.quick else "full")
+    seeds = range(2 if arguments.quick else 5)
+    model, seconds = pretrained(folder, arguments.quick)
+    final = json.loads((model / "metrics.jsonl").read_text().splitlines()[-1])
+    names = ("eval/perplexity", "eval/bits_per_byte", "eval/token_accuracy")
+    yield harness.Figure(
+        "pre-training: minutes", seconds / 60, None, "min", "<= 20.5 on two cores", seconds <= 1230 or arguments.quick,
+        details={name.removeprefix("eval/"): round(final[name], 4) for name in names},
+    )  # fmt: skip
+    todo, began = cells(folder, model, seeds, arguments), time.perf_counter()
+    reached = dict(
+        zip(todo, map(accuracy, harness.run_cells(list(todo.values()), arguments.jobs)), strict=True)
+    )
+    spent = time.perf_counter() - began
+    for task in TASKS:
+        by_method = {m: [reached[task.name, m, seed] for seed in seeds] for m in METHODS}
+        yield compared(task.name, by_method, tuple(seeds), arguments.quick)
+    print(f"{len(todo)} cells in {spent:.0f} s", file=sys.stderr)
+
+
+def compared(
+    name: str, by_method: dict[str, list[float]], seeds: tuple[int, ...], quick: bool
+) -> harness.Figure:
+    """Pre-trained against from scratch on one task: mean gain and its standard error over paired seeds."""
+    gains = [a - b for a, b in zip(by_method["tuned"], by_method["from scratch"], strict=True)]
+    gain, error = statistics.mean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
+    without = [a - b for a, b in zip(by_method["tuned"], by_method["no auxiliary loss"], strict=True)]
+    details = {
+        "gain over from scratch": f"{gain:+.2f} ± {error:.2f}",
+        "gain of the auxiliary loss": f"{statistics.mean(without):+.2f} ± "
+        f"{statistics.stdev(without) / math.sqrt(len(without)):.2f}",
+        **{method: [round(value, 2) for value in values] for method, values in by_method.items()},
+    }
+    means = {method: statistics.mean(values) for method, values in by_method.items()}
+    bar = "gain over from scratch >= 2 standard errors" if not quick else "none in a quick run"
+    return harness.Figure(
+        f"{name}: accuracy, fine-tuned beside from scratch", means["tuned"], means["from scratch"], "%", bar,
+        quick or gain >= 2 * error, seeds=seeds, details=details,
+    )  # fmt: skip
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What can be varied."""
+    parser.add_argument("--quick", action="store_true", help="small model, two seeds, few rows; no bar")
+    parser.add_argument(
+        "--cells", default="runs/gpt-benchmark", help="folder of the cells; finished ones are kept"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="fine-tunings at a time, one thread each")
+    parser.add_argument("--learning-rate", default="5e-4", help="of every fine-tuning")
+
+
+if __name__ == "__main__":
+    sys.exit(harness.main("gpt", measure, options))
