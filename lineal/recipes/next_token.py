@@ -30,6 +30,7 @@ from lineal.train.guard import Guard
 from lineal.train.language import (
     Reader,
     Text,
+    figures_line,
     gold_sheet,
     held_out_figures,
     pair_losses,
@@ -98,9 +99,12 @@ def plan(config: LanguageConfig) -> list[str]:
     decoder, tokenizer = build_model(config.model, alphabet, context, config.run.seed)
     size = sum(p.numel() for p in decoder.parameters())
     tokens = config.optimiser.batch_size * config.optimiser.block
-    what = "maximise mean over tokens of log π(next token)"
-    data = f"{sum(map(len, documents)):,} characters of text" if task is None else f"{len(task.train)} pairs"
+    what, data = (
+        "maximise mean over tokens of log π(next token)",
+        f"{sum(map(len, documents)):,} characters of text",
+    )
     if task is not None:
+        data = f"{len(task.train)} pairs"
         what = "maximise mean over completion tokens of log π(token | prompt, tokens before)"
     return [
         what,
@@ -121,12 +125,8 @@ def run(config: LanguageConfig, run: Run) -> None:
 def train(config: Config, run: Run, parts: Parts, ranks: Ranks) -> None:
     """All steps that are left to take, and the final model."""
     shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
-    schedule = make_schedule(
-        config.optimiser.schedule,
-        config.run.steps,
-        min(config.optimiser.warmup, config.run.steps),
-        config.optimiser.floor,
-    )
+    options, steps = config.optimiser, config.run.steps
+    schedule = make_schedule(options.schedule, steps, min(options.warmup, steps), options.floor)
     live, limit = False if config.run.quiet else None, config.run.time_limit
     with Progress(config.run.steps, shown, stream=ranks.voice, live=live, seconds=limit) as progress:
         done, saved = restore(run, parts.decoder, {"policy": parts.optimiser}, ranks)
@@ -284,7 +284,10 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
         return
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
-        facts |= _final_text(run, parts, parts.data, step)
+        figures = held_out_figures(parts.actor(), parts.data, parts.scoring)
+        run.log(step, {**figures, "eval/final": True})
+        note(f"step {step}: held-out {figures_line(figures)}")
+        facts |= {name.replace("eval/", "held-out "): f"{value:.4f}" for name, value in figures.items()}
         if parts.balance is not None:
             for record in specialists(parts.actor(), parts.data.held_N, parts.tokenizer):
                 run.sample(step, record)
@@ -295,16 +298,3 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
     decoder = parts.actor()
     if ranks.first:
         finish(run, decoder, parts.tokenizer, model_card(run.config["recipe"], decoder, facts))
-
-
-def _final_text(run: Run, parts: Parts, text: Text, step: int) -> dict[str, str]:
-    """The held-out figures of text, logged and said; returned as a model card states them."""
-    found = held_out_figures(parts.actor(), text, parts.scoring)
-    run.log(step, {**found, "eval/final": True})
-    loss, perplexity, bits, accuracy = found.values()
-    note(
-        f"step {step}: held-out loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte, "
-        f"{100 * accuracy:.1f} % of tokens right"
-    )
-    names = ("held-out loss", "perplexity", "bits per byte", "token accuracy")
-    return {name: f"{value:.4f}" for name, value in zip(names, found.values(), strict=True)}

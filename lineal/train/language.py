@@ -6,7 +6,7 @@ Each loss is a micro-batch's share of the mean over the whole batch, so shares a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,15 @@ def stream_of(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
 def bytes_of(stream_N: Tensor, tokenizer: Tokenizer) -> int:
     """Bytes of what a stream says after its first token, which nothing predicts."""
     return len(tokenizer.decode(stream_N[1:].tolist()).encode())
+
+
+def figures_line(figures: Mapping[str, float]) -> str:
+    """The figures of a held-out text as people read them."""
+    loss, perplexity, bits, accuracy = figures.values()
+    return (
+        f"loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte, "
+        f"{100 * accuracy:.1f} % of tokens right"
+    )
 
 
 @torch.no_grad()
