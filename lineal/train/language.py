@@ -6,7 +6,7 @@ Each loss is a micro-batch's share of the mean over the whole batch, so shares a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,15 @@ def bytes_of(stream_N: Tensor, tokenizer: Tokenizer) -> int:
     return len(tokenizer.decode(stream_N[1:].tolist()).encode())
 
 
+def figures_line(figures: Mapping[str, float]) -> str:
+    """The figures of a held-out text as people read them."""
+    loss, perplexity, bits, accuracy = figures.values()
+    return (
+        f"loss {loss:.4f} nats a token, perplexity {perplexity:.2f}, {bits:.4f} bits a byte, "
+        f"{100 * accuracy:.1f} % of tokens right"
+    )
+
+
 @torch.no_grad()
 def held_out_figures(decoder: Reader, text: Text, scoring: Scoring, most: int = 0) -> dict[str, float]:
     """The figures of the held-out stream (of its first `most` tokens; 0: all), every token once."""
@@ -165,7 +174,6 @@ def final_figures(run: Run, reader: Reader, text: Text, scoring: Scoring, step: 
     """The figures of all held-out text, logged and said; returned as a model card states them."""
     found = held_out_figures(reader, text, scoring)
     run.log(step, {**found, "eval/final": True})
+    note(f"step {step}: held-out {figures_line(found)}")
     names = ("held-out loss", "perplexity", "bits per byte", "token accuracy")
-    facts = {name: f"{value:.4f}" for name, value in zip(names, found.values(), strict=True)}
-    note(f"step {step}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    return facts
+    return {name: f"{value:.4f}" for name, value in zip(names, found.values(), strict=True)}

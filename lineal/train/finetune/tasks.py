@@ -78,11 +78,8 @@ def read_task(options: TaskOptions) -> LabelledTask:
         return _scored(options, found, held)
     labels = _classes(options, found, held)
     number = {label: i for i, label in enumerate(labels)}
-    return LabelledTask(
-        options.task,
-        labels,
-        *([Labelled(r.texts, number[r.label], r.place) for r in part] for part in (found, held)),
-    )
+    train, kept = ([Labelled(r.texts, number[r.label], r.place) for r in part] for part in (found, held))
+    return LabelledTask(options.task, labels, train, kept)
 
 
 @dataclass(frozen=True)
@@ -118,14 +115,15 @@ def texts_of(row: Mapping[str, Any], options: TaskOptions, place: str) -> tuple[
     fields = options.choices_field
     if len(fields) > 1:
         return (*texts, *(_text(row, name, "--choices-field", place) for name in fields))
-    choices = _get(row, fields[0], "--choices-field", place)
+    only = next(iter(fields))
+    choices = _get(row, only, "--choices-field", place)
     if not (
         isinstance(choices, list)
         and len(choices) > 1
         and all(isinstance(c, str) and c.strip() for c in choices)
     ):
         raise DataError(
-            f"{place}: {fields[0]!r} must be a list of at least two texts, none of them empty; name a column per choice "
+            f"{place}: {only!r} must be a list of at least two texts, none of them empty; name a column per choice "
             "with --choices-field A B C."
         )
     return (*texts, *choices)
@@ -166,7 +164,7 @@ def _classes(options: TaskOptions, train: Sequence[_Row], held: Sequence[_Row]) 
     labels = tuple(sorted({row.label for row in train}))
     if len(labels) < 2:
         raise DataError(
-            f"{options.data}: all {len(train)} rows to train on have the label {labels[0]!r}: with one class there is "
+            f"{options.data}: all {len(train)} rows to train on have the label {next(iter(labels))!r}: with one class there is "
             "nothing to tell."
         )
     if len(labels) > max(20, len(train) // 2):

@@ -126,6 +126,7 @@ def test_the_loss_is_bradley_terry_on_summed_rewards():
 
 def test_padding_counts_for_nothing():
     data, _ = world(8)
+    assert isinstance(data.feature_STF, torch.Tensor)
     wide = torch.cat([data.feature_STF, torch.full((16, 5, 3), 99.0)], 1)
     mask = torch.cat([data.mask_ST, torch.zeros(16, 5, dtype=torch.bool)], 1)
     padded = Comparisons(wide, mask, data.first_N, data.second_N, data.preference_N, data.weight_MN)
@@ -176,6 +177,7 @@ def test_it_goes_on_from_what_was_saved():
 
 def test_a_loss_that_is_not_finite_leaves_the_weights():
     data, _ = world(8)
+    assert isinstance(data.feature_STF, torch.Tensor)
     data.feature_STF[0, 0, 0] = math.nan
     fitted = Fitted.start(RewardEnsemble(RewardConfig(3, (8,))), FitOptions())
     before = {name: x.clone() for name, x in fitted.ensemble.state_dict().items()}
