@@ -96,7 +96,9 @@ def _columns(model: Predictor) -> TaskOptions:
 
     saved = model.facts.columns or {}
     known = {f.name for f in fields(TaskOptions)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known
+    }
     return TaskOptions(**values)
 
 

@@ -46,7 +46,7 @@ class Input(io.StringIO):
 
     def __init__(self, raw: bytes):
         super().__init__("")
-        self.buffer = io.BytesIO(raw)
+        self.buffer = io.BytesIO(raw)  # type: ignore[assignment]
 
 
 def said(

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lineal.errors import UsageError
-from lineal.models.decoder import Decoder
+from lineal.models.attention import Attention
+from lineal.models.decoder import Block, Decoder
 from lineal.models.finetuned import FineTuned, widened
 from lineal.models.hf import save_model
 from lineal.optim.groups import adamw
@@ -93,8 +94,9 @@ def _predictor(config: FinetuneConfig, task: LabelledTask) -> Predictor:
 def _set_dropout(decoder: Decoder, rate: float) -> None:
     """The dropout of embeddings, sums and attention, whatever the model was trained with."""
     decoder.config = replace(decoder.config, dropout=rate)
-    for block in decoder.blocks:
-        block.dropout = block.attention.dropout = rate
+    for block in decoder.modules():
+        if isinstance(block, Block | Attention):
+            block.dropout = rate
 
 
 def build(config: FinetuneConfig, run: Run, ranks: Ranks = ALONE) -> Parts:

@@ -167,7 +167,7 @@ def phases(recipe: str, step: int) -> dict[str, Fault]:
     if recipe != "trpo":
         found["optimiser"] = at_call(loop, "train_step", step, at_call(torch.optim.AdamW, "step", 1, die))
     if loop is policy_gradient:
-        sampling = at_call(lineal.generate.engine._Batch, "step", 2, die)
+        sampling = at_call(lineal.generate.engine.Batch, "step", 2, die)
         found["sampling"] = at_call(loop, "collect", step, sampling)
         found["reward"] = at_call(loop, "collect", step, at_call(Scorer, "__call__", 1, die))
         found["rewards are there"] = at_call(loop, "load_experience", step + 1, die)
