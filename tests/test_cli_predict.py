@@ -41,11 +41,19 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("p"), "pair", {"text_field": "one", "second_field": "two"})
 
 
+class Input(io.StringIO):
+    """Standard input with its bytes."""
+
+    def __init__(self, raw: bytes):
+        super().__init__("")
+        self.buffer = io.BytesIO(raw)  # type: ignore[assignment]
+
+
 def said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, raw: bytes, *words: object
 ) -> tuple[int, str, str]:
     """Exit code, output and errors."""
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+    monkeypatch.setattr("sys.stdin", Input(raw))
     code = main(["predict", *map(str, words)])
     out, err = capsys.readouterr()
     return code, out, err

@@ -94,9 +94,9 @@ def _predictor(config: FinetuneConfig, task: LabelledTask) -> Predictor:
 def _set_dropout(decoder: Decoder, rate: float) -> None:
     """The dropout of embeddings, sums and attention, whatever the model was trained with."""
     decoder.config = replace(decoder.config, dropout=rate)
-    for module in decoder.modules():
-        if isinstance(module, Block | Attention):
-            module.dropout = rate
+    for block in decoder.modules():
+        if isinstance(block, Block | Attention):
+            block.dropout = rate
 
 
 def build(config: FinetuneConfig, run: Run, ranks: Ranks = ALONE) -> Parts:

@@ -78,8 +78,8 @@ def read_task(options: TaskOptions) -> LabelledTask:
         return _scored(options, found, held)
     labels = _classes(options, found, held)
     number = {label: i for i, label in enumerate(labels)}
-    train, kept = ([Labelled(r.texts, number[r.label], r.place) for r in part] for part in (found, held))
-    return LabelledTask(options.task, labels, train, kept)
+    train, judged = ([Labelled(r.texts, number[r.label], r.place) for r in part] for part in (found, held))
+    return LabelledTask(options.task, labels, train, judged)
 
 
 @dataclass(frozen=True)
@@ -112,18 +112,17 @@ def texts_of(row: Mapping[str, Any], options: TaskOptions, place: str) -> tuple[
     texts = [_text(row, name, option, place) for name, option in names]
     if options.task != "choice":
         return tuple(texts)
-    fields = options.choices_field
-    if len(fields) > 1:
-        return (*texts, *(_text(row, name, "--choices-field", place) for name in fields))
-    only = next(iter(fields))
-    choices = _get(row, only, "--choices-field", place)
+    field, *more = options.choices_field
+    if more:
+        return (*texts, *(_text(row, name, "--choices-field", place) for name in (field, *more)))
+    choices = _get(row, field, "--choices-field", place)
     if not (
         isinstance(choices, list)
         and len(choices) > 1
         and all(isinstance(c, str) and c.strip() for c in choices)
     ):
         raise DataError(
-            f"{place}: {only!r} must be a list of at least two texts, none of them empty; name a column per choice "
+            f"{place}: {field!r} must be a list of at least two texts, none of them empty; name a column per choice "
             "with --choices-field A B C."
         )
     return (*texts, *choices)
@@ -164,7 +163,7 @@ def _classes(options: TaskOptions, train: Sequence[_Row], held: Sequence[_Row]) 
     labels = tuple(sorted({row.label for row in train}))
     if len(labels) < 2:
         raise DataError(
-            f"{options.data}: all {len(train)} rows to train on have the label {next(iter(labels))!r}: with one class there is "
+            f"{options.data}: all {len(train)} rows to train on have the label {train[0].label!r}: with one class there is "
             "nothing to tell."
         )
     if len(labels) > max(20, len(train) // 2):
@@ -196,15 +195,15 @@ def _choices(train: Sequence[_Row], held: Sequence[_Row]) -> tuple[str, ...]:
 
 
 def _scored(options: TaskOptions, train: Sequence[_Row], held: Sequence[_Row]) -> LabelledTask:
-    parts = [[Labelled(r.texts, _number(r), r.place) for r in part] for part in (train, held)]
-    scores = [row.target for row in parts[0]]
+    learned, judged = ([Labelled(r.texts, _number(r), r.place) for r in part] for part in (train, held))
+    scores = [row.target for row in learned]
     mean = math.fsum(scores) / len(scores)
     spread = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / len(scores))
     if spread == 0:
         raise DataError(
             f"{options.data}: all {len(scores)} rows have the score {mean:g}: there is nothing to tell."
         )
-    return LabelledTask(options.task, (), *parts, mean=mean, spread=spread)
+    return LabelledTask(options.task, (), learned, judged, mean, spread)
 
 
 def _number(row: _Row) -> float:

@@ -51,9 +51,9 @@ def test_tuning_below_the_least_is_refused_and_the_least_is_not(name: str) -> No
     whole = isinstance(getattr(TuningOptions(), name), int)
     for value in (least - 1, -7) if whole else (-1, -0.5, -math.inf, math.nan):
         with pytest.raises(UsageError) as caught:
-            TuningOptions(**{name: value})
+            TuningOptions(**{name: value})  # type: ignore[arg-type]
         assert str(caught.value) == f"{flag} {value:g}: it must be at least {least}."
-    assert getattr(TuningOptions(**{name: least}), name) == least
+    assert getattr(TuningOptions(**{name: least}), name) == least  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
