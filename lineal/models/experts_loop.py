@@ -37,7 +37,7 @@ class _Loop(torch.autograd.Function):
             for part, _, up, down in own:
                 torch.mm(rows_MD[part], up.t(), out=hidden_MF[part])
                 torch.mm(_active(hidden_MF[part], gated), down.t(), out=y_MD[part])
-            y_NKD = y_MD.index_select(0, back_M).view(*weight_NK.shape, -1)
+            y_NKD = y_MD.index_select(0, back_M).view(*weight_NK.shape, x_ND.shape[1])
             y_ND = _weighted(y_NKD, weight_NK)
         ctx.save_for_backward(x_ND, weight_NK, up_EFD, down_EDF, order_M, back_M, rows_MD, hidden_MF, y_NKD)
         ctx.sizes, ctx.gated, ctx.own, ctx.compose = sizes, gated, own, compose
@@ -68,7 +68,7 @@ class _Loop(torch.autograd.Function):
                 _product(grad.t(), active, ddown[e])
                 _product(dhidden.t(), rows_MD[part], dup[e])
                 torch.mm(dhidden, up, out=dx_MD[part])
-            dx_ND = dx_MD.index_select(0, back_M).view(*weight_NK.shape, -1).sum(1)
+            dx_ND = dx_MD.index_select(0, back_M).view(*weight_NK.shape, x_ND.shape[1]).sum(1)
         return dx_ND.to(x_ND.dtype), dweight_NK, dup, ddown, *(None,) * 3
 
 

@@ -5,6 +5,7 @@ Shapes here: N tokens, E experts (or groups of them), K experts chosen for a tok
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,6 +74,8 @@ class ExpertsConfig:
                 f"a capacity factor of {self.capacity:g} leaves the experts no room: it must be above 0 (1 is just enough "
                 "when all are chosen equally often; None takes all tokens)."
             )
+        if self.capacity == math.inf:
+            raise UsageError("a capacity factor of inf is no number of tokens: None takes all that come.")
         if self.groups > 1 and self.gate == "softmax":
             raise UsageError("a softmax gate uses every expert, so groups would save nothing: use groups=1.")
 

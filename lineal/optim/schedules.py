@@ -118,8 +118,8 @@ class Noam:
 
 @dataclass(frozen=True)
 class InverseSquareRoot:
-    """1 after `warmup`, then sqrt(warmup / s) with s = step + 1, in proportion to s^-1/2  (Shazeer et al. 2017,
-    appendix C)."""
+    """A rise to 1 in `warmup` steps, then sqrt((warmup + 1) / s) with s = step + 1, in proportion to s^-1/2  (Shazeer et
+    al. 2017, appendix C)."""
 
     warmup: int = 1000
 
@@ -127,7 +127,7 @@ class InverseSquareRoot:
         _check(None, self.warmup)
 
     def __call__(self, step: int) -> float:
-        return _rise(step, self.warmup) if step < self.warmup else (max(1, self.warmup) / (step + 1)) ** 0.5
+        return _rise(step, self.warmup) if step < self.warmup else ((self.warmup + 1) / (step + 1)) ** 0.5
 
 
 @dataclass(frozen=True)

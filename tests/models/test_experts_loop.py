@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lineal.models.experts import Dispatch
+from lineal.models.experts import Dispatch, Experts
 from lineal.models.experts_loop import experts_loop
 
 Rows = list[list[float]]
@@ -234,3 +234,12 @@ def test_float64_stays_float64_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = case.loop()
     assert found.dtype == torch.float64 and torch.equal(found, expected)
+
+
+def test_a_batch_without_tokens_gives_none() -> None:
+    experts = Experts(3, 4, 2)
+    x_ND = torch.zeros(0, 4, requires_grad=True)
+    found_ND = experts(x_ND, torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2))
+    assert found_ND.shape == (0, 4)
+    found_ND.sum().backward()
+    assert x_ND.grad is not None and x_ND.grad.shape == (0, 4)

@@ -155,6 +155,7 @@ def _wanted(mixture: Mixture, x_ND: Tensor, name: str, replay_NLK: Tensor) -> Te
         ({"count": 4, "capacity": 0.0}, "leaves the experts no room"),
         ({"count": 4, "capacity": -1.0}, "leaves the experts no room"),
         ({"count": 4, "capacity": float("nan")}, "leaves the experts no room"),
+        ({"count": 4, "capacity": float("inf")}, "None takes all that come"),
         ({"count": 0}, "count of experts must be at least 1; 0"),
         ({"count": 4, "inner": 0}, "inner of experts must be at least 1"),
         ({"count": 4, "gate": "argmax"}, "gate 'argmax' is not one of noisy_top_k, top_k, softmax"),

@@ -104,7 +104,11 @@ def test_a_run_is_where_the_next_one_begins(say, read, options: tuple[str, ...],
     assert said.code == 0 and said.out.strip(), said.err
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("demo", "pretrain", "moe")])
+NEED_DATA = ("demo", "pretrain", "moe", "gpt", "finetune")
+"""Recipes that a dry run has nothing to say of without files; and the demonstration, which is two recipes."""
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in NEED_DATA])
 def test_a_dry_run_says_what_would_happen_and_does_nothing(
     recipe: str, say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +116,8 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(
     said = say("run", recipe, "--dry-run")
     assert said.code == 0, said.err
     assert list(tmp_path.iterdir()) == []
-    assert "maximise" in said.out and "parameters" in said.out and "memory" in said.out
+    assert "maximise" in said.out or "minimise" in said.out
+    assert "parameters" in said.out and "memory" in said.out
     if recipe in ALGORITHMS:
         formula = str(ALGORITHMS[recipe]).split(", ")[0].split("\n")[0]
         assert formula in said.out or recipe == "dr-grpo"

@@ -19,6 +19,8 @@ from lineal.train.gathered import Gathered, exchange
 from lineal.types import Completion
 
 SIZE = 2
+WHAT = {torch.int64: "ids", torch.float64: "logps", torch.int32: "routes"}
+"""What travels, by the type it travels in."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Table(Ranks):
 
     def gather(self, x_N: Tensor) -> list[Tensor]:
         """Tensors in the order they were sent, for this call."""
-        return self.sent["ids" if x_N.dtype == torch.int64 else "logps"]
+        return self.sent[WHAT[x_N.dtype]]
 
     def gather_json(self, value: Any) -> list[Any]:
         """The JSON values that were sent."""
@@ -44,7 +46,7 @@ class Mail(Ranks):
 
     def gather(self, x_N: Tensor) -> list[Tensor]:
         """Keep a tensor; what comes back is of the right form."""
-        self.box.setdefault("ids" if x_N.dtype == torch.int64 else "logps", []).append(x_N)
+        self.box.setdefault(WHAT[x_N.dtype], []).append(x_N)
         return [x_N] * self.world
 
     def gather_json(self, value: Any) -> list[Any]:

@@ -18,7 +18,7 @@ FOUND = Distribution((" the", " a", " an"), (FIRST, TOP, LAST), drawn=1)
 ROOM = COLUMN - 58
 HOSTILE = "<script>\"&'</text>"
 
-Text = st.text(st.characters(exclude_characters="\ufffe\uffff"), max_size=30)
+Text = st.text(max_size=30)
 Share = st.none() | st.floats(0, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,8 @@ def test_blocks_end_with_lines_and_hold_everything(tmp_path_factory) -> None:
             assert start == at
             at += len(data)
             data.decode()
-        for _, data in found[:-1]:
-            assert data.endswith(b"\n") or len(data) > 20 - 4 - 7
+        for (_, data), (_, after) in pairwise(found):
+            assert data.endswith(b"\n") or after.startswith(b" ") or len(data) > 20 - 4 - 7
 
     check()
 
