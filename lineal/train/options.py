@@ -7,10 +7,13 @@ command line needs no prefixes, and `config.json` is this dataclass written out.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from lineal.errors import UsageError
+from lineal.optim.schedules import SCHEDULES
 
 T = TypeVar("T")
 
@@ -23,6 +26,29 @@ def at_least(options: Any, **least: float) -> None:
         if value is not None and not value >= low:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} {value:g}: it must be at least {low:g}.")
+
+
+def one_of(options: Any, **allowed: tuple[str, ...]) -> None:
+    """Refuse names beyond those allowed, with the nearest one."""
+    for field_name, names in allowed.items():
+        value = getattr(options, field_name)
+        if value not in names:
+            near = get_close_matches(value, names, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UsageError(
+                f"--{field_name.replace('_', '-')} {value} is not one of {', '.join(names)}.{hint}"
+            )
+
+
+def optimisation(options: Any, *more_schedules: str) -> None:
+    """Refuse what no Adam can work with: an unknown schedule, a decay that is no share, a number that is not finite."""
+    one_of(options, schedule=(*more_schedules, *SCHEDULES))
+    for entry in dataclasses.fields(options):
+        value, flag = getattr(options, entry.name), "--" + entry.name.replace("_", "-")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{flag} {value}: it must be a finite number.")
+        if entry.name in ("beta1", "beta2") and not 0 <= value < 1:
+            raise UsageError(f"{flag} {value:g}: it must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
@@ -235,7 +261,7 @@ class OptimiserOptions:
     learning_rate: float = 2e-3
     """Peak learning rate."""
     schedule: str = "constant"
-    """constant, linear or cosine."""
+    """constant, linear, cosine, wsd (a linear fall over the last fifth) or inverse_sqrt."""
     warmup: int = 50
     """Steps of linear warm-up."""
     floor: float = 0.1
@@ -257,6 +283,8 @@ class OptimiserOptions:
         at_least(
             self, batch_size=1, block=1, learning_rate=0, warmup=0, floor=0, max_grad_norm=0, token_budget=1
         )
+        at_least(self, weight_decay=0)
+        optimisation(self)
 
 
 @dataclass(frozen=True)

@@ -279,7 +279,11 @@ BAD = {
     "smoothing": (("--smoothing", "1"), 2, ("--smoothing 1",)),
     "width": (("--width", "30", "--heads", "4"), 2, ("--width 30", "--heads 4")),
     "batch": (("--batch-tokens", "5"), 2, ("--batch-tokens 5", "11 tokens")),
-    "schedule": (("--schedule", "nom"), 2, ("no schedule called 'nom'",)),
+    "schedule": (
+        ("--schedule", "nom"),
+        2,
+        ("--schedule nom is not one of noam, constant, linear", "Did you mean noam?"),
+    ),
     "final": (("--final", "first"), 2, ("--final first",)),
 }
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lineal.errors import UsageError
-from lineal.train.options import ModelOptions, RunOptions, at_least
+from lineal.train.options import ModelOptions, RunOptions, at_least, one_of, optimisation
 
 KINDS = ("classification", "pair", "similarity", "choice")
 TARGETS = ("classes", "score")
-
-
-def one_of(options: object, **allowed: tuple[str, ...]) -> None:
-    """Refuse values of fields beyond those allowed."""
-    for name, values in allowed.items():
-        if getattr(options, name) not in values:
-            raise UsageError(
-                f"--{name.replace('_', '-')} {getattr(options, name)} is not one of {', '.join(values)}."
-            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class TuningOptions:
     learning_rate: float = 6.25e-5
     """Peak learning rate."""
     schedule: str = "linear"
-    """constant, linear or cosine."""
+    """constant, linear, cosine, wsd (a linear fall over the last fifth) or inverse_sqrt."""
     warmup: float = 0.002
     """Share of the steps that is linear warm-up."""
     floor: float = 0.0
@@ -98,6 +89,7 @@ class TuningOptions:
             self, auxiliary=0, head_dropout=0, batch_size=1, epochs=0, learning_rate=0, warmup=0, floor=0
         )
         at_least(self, weight_decay=0, max_grad_norm=0, token_budget=1)
+        optimisation(self)
         if self.head_dropout >= 1 or self.warmup > 1:
             raise UsageError(
                 f"--head-dropout {self.head_dropout:g} and --warmup {self.warmup:g} are shares: below 1, and at most 1."

@@ -24,6 +24,7 @@ from lineal.train.checkpoint import tensor_chunks
 from lineal.train.device import pick_device
 from lineal.train.files import replace_file
 from lineal.train.finetune.inputs import Inputs, Marks, lay_out, micro_batches, sequences
+from lineal.train.finetune.options import KINDS
 
 RECORD, HEAD = "finetuned.json", "head.safetensors"
 CHUNK = 1024
@@ -89,7 +90,9 @@ class Predictor:
         ]
 
     def raw(self, rows: Sequence[list[list[int]]]) -> Tensor:
-        """The head's scores [B, C] of encoded rows, on the CPU in float32 or wider."""
+        """The head's scores [B, C] of at least one encoded row, on the CPU in float32 or wider."""
+        if not rows:
+            raise UsageError("there is no row to score: give at least one.")
         found: list[Tensor | None] = [None] * len(rows)
         with evaluating(self.model):
             for group, inputs in self._batches(rows):
@@ -132,6 +135,20 @@ def save_predictor(folder: Path, predictor: Predictor) -> None:
     replace_file(folder / RECORD, json.dumps(asdict(predictor.facts), indent=2).encode() + b"\n")
 
 
+def _facts(record: Any, outputs: int) -> Facts:
+    """The facts of a record that fits a head of so many outputs; ValueError, TypeError or KeyError where it does not."""
+    kind, labels = record["kind"], record["labels"]
+    if kind not in KINDS:
+        raise ValueError(f"{RECORD}: the kind {kind!r} is not one of {', '.join(KINDS)}")
+    if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        raise ValueError(f"{RECORD}: the labels {labels} are not names that differ")
+    if not all(isinstance(mark, int) for mark in record["marks"].values()):
+        raise ValueError(f"{RECORD}: the marks {record['marks']} are not numbers of tokens")
+    if outputs != (len(labels) if labels and kind != "choice" else 1):
+        raise ValueError(f"{RECORD} has {len(labels)} labels, and the head of {HEAD} {outputs} rows")
+    return Facts(**record | {"marks": Marks(**record["marks"]), "labels": tuple(labels)})
+
+
 def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
     """The fine-tuned model of a run or of its folder; ModelError where there is none."""
     folder = model_folder(str(name))
@@ -141,18 +158,18 @@ def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
         )
     decoder, _ = load_model(folder, device=pick_device(device))
     try:
-        record = json.loads((folder / RECORD).read_bytes())
-        record["marks"], record["labels"] = Marks(**record["marks"]), tuple(record["labels"])
-        facts, head = Facts(**record), load_file(folder / HEAD)
+        head = load_file(folder / HEAD)
+        facts = _facts(json.loads((folder / RECORD).read_bytes()), len(head["bias"]))
         model = FineTuned(decoder, facts.kind, len(head["bias"]), 0.0).to(decoder.device)
         model.head.load_state_dict(head)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"{folder} holds no whole fine-tuned model ({type(error).__name__}: {error})."
         ) from error
-    if max(facts.marks.start, facts.marks.extract) >= decoder.config.vocab_size:
-        raise ModelError(
-            f"{folder}: the vocabulary has {decoder.config.vocab_size} rows, and {RECORD} names token "
-            f"{facts.marks.extract}: the weights are another model's."
-        )
+    for mark in (facts.marks.start, facts.marks.delimiter, facts.marks.extract):
+        if not 0 <= mark < decoder.config.vocab_size:
+            raise ModelError(
+                f"{folder}: the vocabulary has {decoder.config.vocab_size} rows, and {RECORD} names token {mark}: the "
+                "weights are another model's."
+            )
     return Predictor(model.eval(), load_tokenizer(folder), facts)

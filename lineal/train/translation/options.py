@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lineal.errors import UsageError
-from lineal.train.options import at_least
+from lineal.train.options import at_least, optimisation
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,9 @@ class TeachingOptions:
     def __post_init__(self) -> None:
         at_least(self, batch_tokens=1, token_budget=1, smoothing=0, learning_rate=0, warmup=1, weight_decay=0)
         at_least(self, max_grad_norm=0, average=1, snapshot_every=1)
+        optimisation(self, "noam")
+        if not self.epsilon > 0:
+            raise UsageError(f"--epsilon {self.epsilon:g}: it must be above 0.")
         if self.smoothing >= 1:
             raise UsageError(
                 f"--smoothing {self.smoothing:g}: nothing would be left for the right word; stay below 1."

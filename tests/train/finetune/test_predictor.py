@@ -13,11 +13,12 @@ import torch
 
 from lineal.errors import ModelError, UsageError
 from lineal.models.decoder import Decoder, gpt1_config
-from lineal.models.finetuned import FineTuned
+from lineal.models.finetuned import FineTuned, widened
 from lineal.models.hf import save_model
 from lineal.tokenizers import CharTokenizer
+from lineal.tokenizers.training import Learning, train
 from lineal.train.finetune import predictor as module
-from lineal.train.finetune.inputs import Marks
+from lineal.train.finetune.inputs import Marks, extended
 from lineal.train.finetune.predictor import HEAD, RECORD, Facts, Predictor, load_predictor, save_predictor
 
 TOKENIZER = CharTokenizer.train("abc ")
@@ -48,7 +49,7 @@ def saved(predictor: Predictor, folder: Path) -> Path:
     """The folder of a finished model, as a run leaves it."""
     folder.mkdir()
     save_model(predictor.model.decoder, folder, eos_id=TOKENIZER.eos_id, pad_id=TOKENIZER.pad_id)
-    TOKENIZER.save(folder)
+    predictor.tokenizer.save(folder)
     save_predictor(folder, predictor)
     return folder
 
@@ -112,6 +113,8 @@ def test_answers_come_in_the_order_of_the_rows_over_the_edges_of_chunks(
     for found, expected in zip(predictor(rows), whole, strict=True):
         assert found.probabilities == pytest.approx(expected.probabilities, rel=1e-5)
     assert predictor([]) == []
+    with pytest.raises(UsageError, match="no row to score"):
+        predictor.raw([])
 
 
 def test_dropout_is_off_while_it_tells_and_back_on_afterwards() -> None:
@@ -142,6 +145,25 @@ def test_a_row_with_the_wrong_number_of_texts_is_refused(kind: str, rows: list, 
     with pytest.raises(UsageError) as caught:
         tiny(kind)(rows)
     assert str(caught.value) == message
+
+
+def test_choices_in_another_order_are_the_same_choices() -> None:
+    predictor = tiny("choice", ("0", "1", "2"))
+    (found,) = predictor([("ab", "c", "a", "bb")])
+    (turned,) = predictor([("ab", "bb", "c", "a")])
+    moved = {"0": "1", "1": "2", "2": "0"}
+    for before, after in moved.items():
+        assert turned.probabilities[after] == pytest.approx(found.probabilities[before], abs=1e-5)
+
+
+def test_with_a_subword_vocabulary_it_says_the_same_after_saving(tmp_path: Path) -> None:
+    texts = ["a fine film", "dull", "her book was lovely and long and more"]
+    tokenizer, marks = extended(train("bpe", texts=texts * 5, learning=Learning(vocab_size=290)))
+    decoder = widened(Decoder(gpt1_config(marks.start, 16, 2, 2, 64, 24)).initialise(0), marks.extract + 1, 0)
+    model = FineTuned(decoder, "classification", 2, 0.1, seed=2)
+    before = Predictor(model.eval(), tokenizer, Facts("classification", ("no", "yes"), marks))
+    after = load_predictor(saved(before, tmp_path / "m"), "cpu")
+    assert after.facts.marks == marks and after(texts) == before(texts)
 
 
 def test_half_precision_is_close_and_comes_back_wide() -> None:
@@ -191,6 +213,26 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no object": (spoil(RECORD, lambda data: b"[]"), "TypeError"),
     "no marks": (spoil(RECORD, lambda data: data.replace(b'"marks"', b'"mask"')), "KeyError: 'marks'"),
     "an unknown mark": (spoil(RECORD, lambda data: data.replace(b'"start"', b'"begin"')), "TypeError"),
+    "an unknown kind": (
+        spoil(RECORD, lambda data: data.replace(b"classification", b"riddle")),
+        "ValueError: finetuned.json: the kind 'riddle' is not one of",
+    ),
+    "a label too few": (
+        spoil(RECORD, lambda data: data.replace(b'"so",', b"")),
+        "ValueError: finetuned.json has 2 labels, and the head of head.safetensors 3 rows",
+    ),
+    "two labels alike": (
+        spoil(RECORD, lambda data: data.replace(b'"so"', b'"no"')),
+        "ValueError: finetuned.json: the labels",
+    ),
+    "a label that is a number": (
+        spoil(RECORD, lambda data: data.replace(b'"so"', b"1")),
+        "ValueError: finetuned.json: the labels",
+    ),
+    "a mark that is a word": (
+        spoil(RECORD, lambda data: data.replace(b'"start": %d' % FIRST, b'"start": "s"')),
+        "ValueError: finetuned.json: the marks",
+    ),
     "an unknown fact": (spoil(RECORD, lambda data: data.replace(b'"mean"', b'"average"')), "TypeError"),
 }
 
@@ -212,9 +254,12 @@ def test_the_head_of_a_wider_model_is_refused(tmp_path: Path) -> None:
         load_predictor(folder, "cpu")
 
 
-def test_weights_without_the_marks_are_another_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", range(3))
+def test_weights_without_the_marks_are_another_models(at: int, tmp_path: Path) -> None:
     predictor = tiny()
-    predictor.facts = replace(predictor.facts, marks=Marks(FIRST + 1, FIRST + 2, FIRST + 3))
+    marks = [FIRST, FIRST + 1, FIRST + 2]
+    marks[at] = FIRST + 3
+    predictor.facts = replace(predictor.facts, marks=Marks(*marks))
     folder = saved(predictor, tmp_path / "m")
     with pytest.raises(ModelError) as caught:
         load_predictor(folder, "cpu")
