@@ -13,7 +13,7 @@ class Masks:
     """A stream of dropout masks for one training step: SFC64 seeded by the given integers; no state outlives the step.
 
     torch draws each mask on a CPU from a serial generator, 64 bits a number: at width 128 that takes ten times as long
-    as a layer norm. Here an element costs 16 bits, so that p is rounded to a multiple of 2^-16 (and the scale is exact
+    as a layer norm. Here an element costs 16 bits, so that p is rounded to a multiple of 2^-16 below 1 (and the scale is exact
     for the rounded p). On a GPU torch's own dropout is used, seeded by the same integers.
     """
 
@@ -25,7 +25,7 @@ class Masks:
 
     def __call__(self, x: Float[Tensor, "*N"], p: float) -> Float[Tensor, "*N"]:
         """x * m / (1 - p), m Bernoulli(1 - p) (Srivastava et al. 2014)."""
-        cut = round(p * 65536)
+        cut = min(round(p * 65536), 65535)
         if cut == 0:
             return x
         if x.device.type != "cpu":

@@ -282,6 +282,7 @@ class TestMasks:
         x = torch.ones(1000)
         assert Masks(0)(x, 2**-17) is x and Masks(0)(x, 2**-18) is x
         assert Masks(0)(x, 2**-16).max().item() == pytest.approx(65536 / 65535)
+        assert Masks(0)(x, 0.999999).isfinite().all()
 
     def test_negative_seeds_are_seeds(self) -> None:
         x = torch.ones(100)
