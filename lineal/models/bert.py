@@ -160,6 +160,7 @@ class BertBody(Body):
         self.encoder = encoder
         self.width = self.pooled_width = encoder.config.width
         self.context, self.vocab_size = encoder.config.context, encoder.config.vocab_size
+        self.layer_count = encoder.config.layers
         for name, parameter in encoder.named_parameters():
             if name.split(".")[0] in HEADS:
                 parameter.requires_grad_(False)
@@ -172,6 +173,10 @@ class BertBody(Body):
     def pooled(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, "N S"]:
         """tanh(W h + b) of [CLS]."""
         return self.encoder.pooled(hidden_NTD)
+
+    def layer_states(self, inputs: Inputs) -> list[Float[Tensor, "N T D"]]:
+        """The embeddings and then the output of each layer."""
+        return list(self.encoder.states(inputs.token_NT, inputs.segment_NT, inputs.mask_NT))
 
     def stages(self) -> list[list[str]]:
         """Embeddings, each layer, and the pooler with the topmost."""

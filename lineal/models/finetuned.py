@@ -48,6 +48,7 @@ class Body(nn.Module):
     pooled_width: int
     context: int
     vocab_size: int
+    layer_count: int
     auxiliary: float = 0.0
     masks: Masks | None = None
 
@@ -61,6 +62,10 @@ class Body(nn.Module):
 
     def language_loss(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, " N"]:
         """Mean over each sequence's tokens of -log p(token | those before); only for models of which that is usual."""
+        raise NotImplementedError
+
+    def layer_states(self, inputs: Inputs) -> list[Float[Tensor, "N T D"]]:
+        """The embeddings and then the output of each layer."""
         raise NotImplementedError
 
     def stages(self) -> list[list[str]]:
@@ -119,6 +124,7 @@ class DecoderBody(Body):
         self.decoder = decoder
         self.width = self.pooled_width = decoder.config.width
         self.context, self.vocab_size = decoder.config.context, decoder.config.vocab_size
+        self.layer_count = decoder.config.layers
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "N T D"]:
         """The last layer's state of every token, each seeing those before it."""
@@ -137,6 +143,19 @@ class DecoderBody(Body):
         loss_NT = torch.zeros(counted_NT.shape, dtype=loss_M.dtype, device=loss_M.device)
         loss_NT = loss_NT.masked_scatter(counted_NT, loss_M)
         return loss_NT.sum(1) / counted_NT.sum(1)
+
+    def layer_states(self, inputs: Inputs) -> list[Float[Tensor, "N T D"]]:
+        """The embeddings, the output of each block, the last one after the last norm."""
+        found: list[Tensor] = []
+        blocks = list(self.decoder.blocks)
+        hooks = [blocks[0].register_forward_pre_hook(lambda _, given: found.append(given[0]))]
+        hooks += [block.register_forward_hook(lambda *given: found.append(given[2])) for block in blocks[:-1]]
+        try:
+            last_NTD = self.decoder(inputs.token_NT)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [*found, last_NTD]
 
     def stages(self) -> list[list[str]]:
         """Embeddings and positions, each block, and the last norm with the topmost block."""

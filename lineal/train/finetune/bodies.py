@@ -31,13 +31,14 @@ class Family:
 
     marks: the class of its framing, whose fields go into the record. prepare: (folder, tokenizer's folder, fresh, seed) -> a
     model with its tokenizer, before fine-tuning; fresh: with new weights of the same shape. load: a body from a finished
-    folder. save: its files into a folder.
+    folder. save: its files into a folder. alone: the framing of a text that is only embedded, None for none.
     """
 
     marks: type
     prepare: Callable[[Path, Path, bool, int], Opened]
     load: Callable[[Path, torch.device | str], Body]
     save: Callable[[Body, Path, Tokenizer], None]
+    alone: Callable[[Tokenizer, str], Framing | None]
 
 
 def family_of(folder: Path) -> str:
@@ -94,9 +95,13 @@ def _save_encoder(body: Body, folder: Path, tokenizer: Tokenizer) -> None:
     save_bert(body.encoder, folder)
 
 
+def _unframed(tokenizer: Tokenizer, where: str) -> None:
+    return None
+
+
 BODIES: dict[str, Family] = {
-    "decoder": Family(Marks, _prepare_decoder, _load_decoder, _save_decoder),
-    "encoder": Family(ClassMarks, _prepare_encoder, _load_encoder, _save_encoder),
+    "decoder": Family(Marks, _prepare_decoder, _load_decoder, _save_decoder, _unframed),
+    "encoder": Family(ClassMarks, _prepare_encoder, _load_encoder, _save_encoder, class_marks),
 }
 """Every family, by the name that a fine-tuned model's record has."""
 
