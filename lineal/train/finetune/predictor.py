@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def _facts(record: Any, outputs: int) -> Facts:
     if outputs != wanted:
         raise ValueError(f"{RECORD} has {len(labels)} labels, and the head of {HEAD} {outputs} rows")
     marks = read_marks(family, record["marks"])
-    return replace(Facts(**record), marks=marks, labels=tuple(labels))
+    return Facts(**record | {"marks": marks, "labels": tuple(labels)})
 
 
 def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
