@@ -87,7 +87,8 @@ def _texts(given: list[str], options: EmbedOptions) -> Iterator[str]:
     elif options.data is not None:
         from lineal.train.data import map_fields, read_rows
 
-        rows = map_fields(read_rows(options.data, text_field="text"), {"text": options.text_field})
+        rows = read_rows(options.data, text_field=options.text_field)
+        rows = map_fields(rows, {"text": options.text_field})
         numbered = zip(rows.places, (row["text"] for row in rows.rows), strict=True)
     else:
         numbered = input_lines()
@@ -174,7 +175,7 @@ def _filler(name: str, options: FillOptions) -> Filler:
 
     from lineal.generate.fill import Filler
     from lineal.models.hf.bert import load_bert
-    from lineal.tokenizers import load_tokenizer
+    from lineal.tokenizers.opening import open_tokenizer
     from lineal.tokenizers.pipeline import Pipeline
     from lineal.train.build import model_folder
     from lineal.train.device import pick_device
@@ -182,7 +183,7 @@ def _filler(name: str, options: FillOptions) -> Filler:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = model_folder(name)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = open_tokenizer(folder)
     if not isinstance(tokenizer, Pipeline):
         raise ModelError(f"{name}: a {type(tokenizer).__name__} has no [MASK]: only a BERT fills words in.")
     return Filler(load_bert(folder, pick_device(options.device)), tokenizer)

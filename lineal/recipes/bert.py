@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu-30min": {
         "layers": 4, "width": 256, "heads": 4, "block": 96, "batch_size": 48, "vocab_size": 8000, "steps": 5000,
-        "warmup": 500, "learning_rate": 1e-3, "dropout": 0.05, "save_every": 500, "eval_every": 1000, "time_limit": 1800.0,
+        "warmup": 500, "learning_rate": 1e-3, "dropout": 0.0, "save_every": 500, "eval_every": 1000, "time_limit": 1800.0,
     },
     "base": {
         "layers": 12, "width": 768, "heads": 12, "block": 128, "batch_size": 256, "vocab_size": 30_522,

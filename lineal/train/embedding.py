@@ -13,7 +13,8 @@ from torch import Tensor
 from lineal.errors import UsageError
 from lineal.generate.prefill import evaluating
 from lineal.models.finetuned import Body, Inputs
-from lineal.tokenizers import Tokenizer, load_tokenizer
+from lineal.tokenizers import Tokenizer
+from lineal.tokenizers.opening import open_tokenizer
 from lineal.train.build import model_folder
 from lineal.train.device import pick_device
 from lineal.train.finetune.bodies import BODIES, family_of
@@ -111,6 +112,6 @@ def load_embedder(
 ) -> Embedder:
     """The model of a run, a folder, or hf:OWNER/NAME, fine-tuned or not, as a source of vectors."""
     folder = model_folder(str(name))
-    family, tokenizer = BODIES[family_of(folder)], load_tokenizer(folder)
+    family, tokenizer = BODIES[family_of(folder)], open_tokenizer(folder)
     body = family.load(folder, pick_device(device)).eval()
     return Embedder(body, tokenizer, family.alone(tokenizer, str(folder)), pooling, tuple(layers))

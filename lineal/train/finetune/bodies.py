@@ -19,6 +19,7 @@ from lineal.models.finetuned import Body, DecoderBody, widened
 from lineal.models.hf import load_model, save_model
 from lineal.models.hf.bert import is_bert, load_bert, save_bert
 from lineal.tokenizers import Tokenizer, load_tokenizer
+from lineal.tokenizers.opening import open_tokenizer
 from lineal.tokenizers.pipeline import Pipeline
 from lineal.train.finetune.inputs import ClassMarks, Framing, Marks, extended
 
@@ -65,7 +66,7 @@ def _save_decoder(body: Body, folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def _prepare_encoder(folder: Path, tokenizer: Path, fresh: bool, seed: int) -> Opened:
-    encoder, words = load_bert(folder), load_tokenizer(tokenizer)
+    encoder, words = load_bert(folder), open_tokenizer(tokenizer)
     if words.vocab_size > encoder.config.vocab_size:
         raise ModelError(
             f"{tokenizer} has {words.vocab_size:,} tokens and the model of {folder} {encoder.config.vocab_size:,}: the "
