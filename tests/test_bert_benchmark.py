@@ -32,6 +32,8 @@ def test_novels_become_stretches_and_wikis_articles(bench: ModuleType) -> None:
     novel = "\n\n".join(f"Paragraph {i}\nof words {'w ' * 96}" for i in range(25))
     found = list(bench.chapters(novel))
     assert [len(part.splitlines()) for part in found] == [10, 10]
+    (run_on,) = bench.chapters("One two three. " * 340)
+    assert run_on.splitlines() == ["One two three."] * 334
     wiki = " \n = One = \n \n A b @-@ c . \n \n = = Part = = \n \n <unk> d . \n \n = Two = \n \n E . \n F 3 @.@ 5 . \n"
     assert list(bench.articles(wiki)) == ["A b-c .\nd .", "E .\nF 3.5 ."]
     assert bench.splits("one and two .\tOne . <::::> Two .\n") == ["One .\nTwo ."]
