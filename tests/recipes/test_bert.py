@@ -273,7 +273,8 @@ class Output(io.StringIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self.buffer = io.BytesIO()  # type: ignore[assignment]
+        self.raw = io.BytesIO()
+        self.buffer = self.raw  # type: ignore[assignment]
 
 
 def test_texts_become_vectors(model: Path, tmp_path: Path, say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +297,7 @@ def test_texts_become_vectors(model: Path, tmp_path: Path, say, monkeypatch: pyt
 
     assert main(["embed", str(model), "--layers", "0", "-1"]) == 0
     monkeypatch.undo()
-    np.testing.assert_allclose(np.load(io.BytesIO(stream.buffer.getvalue())), found, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.load(io.BytesIO(stream.raw.getvalue())), found, rtol=1e-4, atol=1e-5)
     said = say("embed", str(model), *texts, "--nearest", "anna saw the ship", "--count", "2")
     assert (
         said.out.splitlines()[0].startswith("1.0000  anna saw the ship") and len(said.out.splitlines()) == 2
