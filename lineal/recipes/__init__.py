@@ -4,6 +4,7 @@ RECIPES = {
     "demo": "lineal.recipes.demo",
     "transformer": "lineal.recipes.transformer",
     "gpt": "lineal.recipes.gpt",
+    "bert": "lineal.recipes.bert",
     "finetune": "lineal.recipes.finetune",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lineal.train.bert_options import BertRunConfig, DocumentOptions, EncoderOptimiserOptions, EncoderOptions
 from lineal.train.environment_options import (
     EnvironmentConfig,
     EnvironmentOptions,
@@ -30,8 +31,12 @@ from lineal.train.options import (
 
 __all__ = [
     "AlgorithmOptions",
+    "BertRunConfig",
     "CorpusOptions",
     "DataOptions",
+    "DocumentOptions",
+    "EncoderOptimiserOptions",
+    "EncoderOptions",
     "EnvironmentConfig",
     "EnvironmentOptions",
     "EnvironmentRunOptions",
