@@ -17,6 +17,7 @@ from lineal.models.decoder import Decoder, gpt1_config
 from lineal.models.hf import load_model
 from lineal.recipes import finetune_loop, gpt, next_token
 from lineal.tokenizers import load_tokenizer
+from lineal.train.finetune.inputs import Marks
 from lineal.train.finetune.predictor import load_predictor
 
 STEPS = 6
@@ -226,7 +227,9 @@ def test_fine_tuning_learns_and_predicts(
     page = (out / "report.html").read_text()
     assert all(part in page for part in ("Who is taken for whom", "Calibration", "lineal predict"))
     _, config = load_model(out / "final")
-    assert config.vocab_size == load_tokenizer(out / "final").vocab_size == predictor.facts.marks.extract + 1
+    marks = predictor.facts.marks
+    assert isinstance(marks, Marks)
+    assert config.vocab_size == load_tokenizer(out / "final").vocab_size == marks.extract + 1
 
 
 def test_a_score_is_told_too(files: Path, model: Path, tmp_path: Path, say: Callable[..., Any]) -> None:

@@ -113,7 +113,8 @@ def read_config(content: Mapping[str, Any]) -> BertConfig:
     ):
         if content.get(name, wanted) != wanted:
             raise ModelError(f"it sets {name} to {content[name]}; only {wanted} is supported.")
-    activation = {"swish": "silu"}.get(content.get("hidden_act", "gelu"), content.get("hidden_act", "gelu"))
+    named = str(content.get("hidden_act", "gelu"))
+    activation = {"swish": "silu"}.get(named, named)
     return BertConfig(
         vocab_size=content["vocab_size"],
         width=content["hidden_size"],
