@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +26,7 @@ LINES, HELD = 600_000, 250
 
 def rows() -> list[str]:
     """The file's lines."""
-    data = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data"))
-    return (data / "arithmetic" / "simple_arithmetic_nospaces.jsonl").read_text().splitlines(keepends=True)
+    return harness.text("arithmetic/simple_arithmetic_nospaces.jsonl").splitlines(keepends=True)
 
 
 def made_up(count: int) -> str:
@@ -46,16 +44,6 @@ def made_up(count: int) -> str:
     return "".join(found)
 
 
-def write(path: Path, text: str) -> Path:
-    """A file, unless it is there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(text)
-        part.replace(path)
-    return path
-
-
 def judged(run: Path, first: bool = False) -> dict[str, float]:
     """Exact match on the rows held out, sampled at temperature 1 and greedy, after training (or before it)."""
     (found,) = [
@@ -67,11 +55,11 @@ def judged(run: Path, first: bool = False) -> dict[str, float]:
 def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
     """Pre-training, then both recipes; a run of grpo without a step judges what sft starts from."""
     folder, quick = arguments.cells / ("quick" if arguments.quick else "full"), arguments.quick
-    text = write(folder / "made-up.txt", made_up(20_000 if quick else LINES))
+    text = harness.write_once(folder / "made-up.txt", made_up(20_000 if quick else LINES))
     shuffled = rows()
     random.Random(0).shuffle(shuffled)
-    learnt = write(folder / "train.jsonl", "".join(shuffled[HELD:]))
-    held = write(folder / "held-out.jsonl", "".join(shuffled[:HELD]))
+    learnt = harness.write_once(folder / "train.jsonl", "".join(shuffled[HELD:]))
+    held = harness.write_once(folder / "held-out.jsonl", "".join(shuffled[:HELD]))
     file = {"--data": str(learnt), "--eval-data": str(held), **FIELDS, "--threads": "2"}
 
     def cell(name: str, recipe: str, model: Path | None, **more: object) -> Path:

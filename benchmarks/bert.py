@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import io
 import json
 import math
-import os
 import random
 import re
 import statistics
@@ -31,6 +29,7 @@ from typing import Any
 import harness
 import numpy as np
 import torch
+from harness import accuracy, text, write_rows
 
 from lineal.recipes import bert, bert_loop
 from lineal.recipes.config import BertRunConfig, to_json, with_options
@@ -60,13 +59,6 @@ TASKS = (
     Task("SICK", "pair", 4500, 4),
     Task("SST-2", "classification", 2000, 4),
 )
-
-
-def text(name: str) -> str:
-    """A text of the data sets, unzipped where it is."""
-    path = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name
-    raw = path.read_bytes()
-    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
 
 
 def chapters(novels: str) -> Iterator[str]:
@@ -277,25 +269,15 @@ def rows_of(task: Task) -> tuple[list[Row], list[Row]]:
     return sentiment("sst2/train.tsv.gz"), sentiment("sst2/test.tsv")
 
 
-def write(path: Path, rows: list[Row]) -> str:
-    """Rows as JSONL, unless the file is there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        part.replace(path)
-    return str(path)
-
-
 def cells(folder: Path, model: Path, seeds: range, quick: bool) -> dict[tuple[str, str, int], harness.Cell]:
     """Every fine-tuning, by task, method and seed; a seed chooses rows, order and head alike for both methods."""
     found = {}
     for task in TASKS:
         train, judged = rows_of(task)
-        held = write(folder / "data" / f"{task.name}-judged.jsonl", judged[:200] if quick else judged)
+        held = write_rows(folder / "data" / f"{task.name}-judged.jsonl", judged[:200] if quick else judged)
         for seed in seeds:
             chosen = random.Random(seed).sample(train, min(120 if quick else task.rows, len(train)))
-            data = write(folder / "data" / f"{task.name}-{seed}.jsonl", chosen)
+            data = write_rows(folder / "data" / f"{task.name}-{seed}.jsonl", chosen)
             fields = {"--text-field": "first", "--second-field": "second"} if task.kind == "pair" else {}
             for method, switches in METHODS.items():
                 options = {
@@ -306,13 +288,6 @@ def cells(folder: Path, model: Path, seeds: range, quick: bool) -> dict[tuple[st
                 place = folder / f"{task.name}-{method.replace(' ', '-')}-{seed}"
                 found[task.name, method, seed] = harness.Cell(place, "finetune", options, switches)
     return found
-
-
-def accuracy(run: Path) -> float:
-    """Of the final evaluation, in per cent."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    (found,) = [line["eval/accuracy"] for line in lines if line.get("eval/final")]
-    return 100 * found
 
 
 def tuning(folder: Path, model: Path, arguments: argparse.Namespace) -> Iterator[harness.Figure]:

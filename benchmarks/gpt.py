@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import io
 import json
 import math
-import os
 import random
 import statistics
 import sys
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness import accuracy, text, write_rows
 
 Row = dict[str, Any]
 METHODS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
@@ -60,13 +59,6 @@ TASKS = (
     ),
     Task("continuation among 4", 1000, 1000, {"--task": "choice"}, 3),
 )
-
-
-def text(name: str) -> str:
-    """A text of the data sets, unzipped where it is."""
-    path = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name
-    raw = path.read_bytes()
-    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
 
 
 def sentiment(split: str) -> list[Row]:
@@ -117,16 +109,6 @@ READERS = {
 }
 
 
-def write(path: Path, rows: list[Row]) -> str:
-    """Rows as JSONL, unless the file is there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        part.replace(path)
-    return str(path)
-
-
 def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
     """The pre-trained run, and the seconds it trained."""
     path = folder / "novels.txt"
@@ -162,10 +144,10 @@ def cells(
         name = task.name.partition(",")[0].replace(" ", "-")
         train, judged = READERS[task.name]("train"), READERS[task.name]("judged")
         rows, most = (120, 200) if arguments.quick else (task.rows, task.judged)
-        held = write(folder / "data" / f"{name}-judged.jsonl", judged[:most])
+        held = write_rows(folder / "data" / f"{name}-judged.jsonl", judged[:most])
         for seed in seeds:
             chosen = random.Random(seed).sample(train, min(rows, len(train)))
-            data = write(folder / "data" / f"{name}-{seed}.jsonl", chosen)
+            data = write_rows(folder / "data" / f"{name}-{seed}.jsonl", chosen)
             for method, (options, switches) in METHODS.items():
                 whole = {
                     "--model": str(model), "--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1",
@@ -175,13 +157,6 @@ def cells(
                 place = folder / f"{name}-{method.replace(' ', '-')}-{seed}"
                 found[task.name, method, seed] = harness.Cell(place, "finetune", whole, switches)
     return found
-
-
-def accuracy(run: Path) -> float:
-    """Of the final evaluation, in per cent."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    (found,) = [line["eval/accuracy"] for line in lines if line.get("eval/final")]
-    return 100 * found
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gzip
 import json
 import os
 import platform
@@ -182,9 +183,43 @@ def run_cells(cells: Sequence[Cell], jobs: int = 1) -> list[Path]:
         return list(pool.map(Cell.run, cells))
 
 
+def data() -> Path:
+    """The folder of public data sets."""
+    return Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data"))
+
+
+def text(name: str) -> str:
+    """A text of the data sets, unzipped where it is."""
+    path = data() / name
+    raw = path.read_bytes()
+    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+
+
 def shakespeare() -> Path:
     """The text of tiny Shakespeare among the data sets."""
-    return Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / "tinyshakespeare" / "input.txt"
+    return data() / "tinyshakespeare" / "input.txt"
+
+
+def write_once(path: Path, content: str) -> Path:
+    """A file, whole or not at all, unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(content)
+        part.replace(path)
+    return path
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as JSONL, unless the file is there; its name."""
+    return str(write_once(path, "".join(json.dumps(row) + "\n" for row in rows)))
+
+
+def accuracy(run: Path) -> float:
+    """Of a run's final evaluation, in per cent."""
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    (found,) = [line["eval/accuracy"] for line in lines if line.get("eval/final")]
+    return 100 * found
 
 
 def median(values: Iterable[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lineal.errors import UsageError
-from lineal.train.options import ModelOptions, OptimiserOptions, RunOptions, at_least
+from lineal.train.options import ModelOptions, OptimiserOptions, RunOptions, at_least, one_of
 
 PRESETS = ("seconds", "cpu-20min", "gpu-small", "paper")
 CLEANING = ("none", "paper")
@@ -36,9 +36,7 @@ class CorpusOptions:
 
     def __post_init__(self) -> None:
         at_least(self, vocab_size=2, epochs=0, held_out=0)
-        for name, allowed in (("preset", PRESETS), ("clean", CLEANING)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"--{name} {getattr(self, name)} is not one of {', '.join(allowed)}.")
+        one_of(self, preset=PRESETS, clean=CLEANING)
         if self.held_out >= 1:
             raise UsageError(
                 f"--held-out {self.held_out:g}: nothing would be left to learn from; it must be below 1."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lineal.errors import UsageError
-from lineal.train.options import DataOptions, ModelOptions, OptimiserOptions, RunOptions, at_least
+from lineal.train.options import DataOptions, ModelOptions, OptimiserOptions, RunOptions, at_least, one_of
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,7 @@ class ExpertOptions:
 
     def __post_init__(self) -> None:
         at_least(self, experts=1, chosen=1, groups=1)
-        for name, allowed in (("body", BODIES), ("preset", PRESETS)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"--{name} {getattr(self, name)} is not one of {', '.join(allowed)}.")
+        one_of(self, body=BODIES, preset=PRESETS)
 
 
 BODIES = ("lstm", "decoder")
