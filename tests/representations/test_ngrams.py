@@ -61,11 +61,11 @@ def test_add_k_is_its_definition() -> None:
         after for text in TEXTS for word, after in zip(text, [*text[1:], "</s>"]) if word == "the"
     )
     assert followers == {"cat": 2, "mat": 1, "dog": 1}
-    assert model.outcomes == 9
+    assert model.outcomes == 10
     p_V = model.distribution(["the"])
-    assert p_V[model.index["cat"]] == pytest.approx((2 + 0.5) / (4 + 0.5 * 9))
-    assert p_V[model.index["ran"]] == pytest.approx(0.5 / (4 + 0.5 * 9))
-    assert model.distribution(["mat", "unheard"])[model.index["cat"]] == pytest.approx(1 / 9)
+    assert p_V[model.index["cat"]] == pytest.approx((2 + 0.5) / (4 + 0.5 * 10))
+    assert p_V[model.index["ran"]] == pytest.approx(0.5 / (4 + 0.5 * 10))
+    assert model.distribution(["mat", "unheard"])[model.index["cat"]] == pytest.approx(1 / 10)
 
 
 def test_kneser_ney_is_its_definition() -> None:
