@@ -72,7 +72,7 @@ def test_evaluate_tells_sections_coverage_and_what_is_unknown(capsys, tmp_path: 
     assert rows["family"] == ["family", "3", "66.7%", "50.00%", "50.00%"]
     assert rows["gram1"][2:] == ["0.0%", "none", "covered", "none", "covered"]
     assert rows["total"][1:3] == ["4", "50.0%"]
-    assert rows["p.txt"][1:4] == ["4", "75.0%", "1.0000"]
+    assert rows["p.txt"][1:4] == ["4", "75.0%", "0.5000"]
     assert "boy" in text and "emperor" in text
     found = json.loads(said(capsys, "evaluate", *where, "--json"))
     assert found["analogies"]["add"][0]["right"] == 1

@@ -129,14 +129,14 @@ class BagOfWords:
     def _choose(self, table: TermTable, documents: int, total_V: Int64[np.ndarray, " V"]) -> None:
         """The vocabulary out of all terms."""
         terms, in_V = table.terms(), table.document_counts()
+        if not (in_V > 0).any():
+            raise DataError(
+                f"There is no term in {documents} documents: they are empty, or hold stop words only."
+            )
         low, high = (_limit(getattr(self, name), documents, name) for name in ("min_df", "max_df"))
         if high < low:
             raise UsageError(
                 f"max_df={self.max_df} is {high:g} of {documents} documents, and min_df={self.min_df} is {low:g}: nothing is between."
-            )
-        if not (in_V > 0).any():
-            raise DataError(
-                f"There is no term in {documents} documents: they are empty, or hold stop words only."
             )
         kept = np.flatnonzero((in_V > 0) & (in_V >= low) & (in_V <= high)).tolist()
         if self.order == "sorted":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from lineal.errors import DataError, UsageError
 from lineal.representations.vector_binary import read_binary, write_binary
@@ -128,10 +128,10 @@ def _check(format: str) -> str:
     return format
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedIOBase:
     """The file's bytes, unzipped if they are zipped."""
     if path.is_dir():
         raise DataError(f"{path} is a folder: name the file of vectors in it.")
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, cast(BufferedIOBase, gzip.open(path, "rb"))) if zipped else open(path, "rb")
+    return cast(BufferedIOBase, gzip.open(path, "rb")) if zipped else open(path, "rb")

@@ -87,7 +87,7 @@ def evaluate_similarity(
         covered.append(one is not None and other is not None)
         cosines.append(vectors.cosine(one, other) if one is not None and other is not None else 0.0)
     kept = np.array(covered, dtype=bool)
-    all_N, cosine_N = np.array(people), np.array(cosines)
+    all_N, cosine_N = np.array(people, dtype=np.float64), np.array(cosines, dtype=np.float64)
     return Agreement(
         name,
         len(pairs),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -36,6 +38,7 @@ class Counted:
     total_B: Int64[np.ndarray, " B"]
 
 
+@runtime_checkable
 class TermTable(Protocol):
     """Terms and their nodes, numbered as they are first met; nodes may also be what n-grams are made of."""
 
@@ -58,30 +61,32 @@ class DictTable:
     def __init__(self, analysis: Analysis, vocabulary: Sequence[str] = ()) -> None:
         self._terms = analysis.terms()
         self._nodes = {term: node for node, term in enumerate(vocabulary)}
-        self._documents = [0] * len(self._nodes)
+        self._documents_V = np.zeros(len(self._nodes), dtype=np.int64)
 
     def count(self, texts: Sequence[str], grow: bool) -> Counted:
         """As `TermTable`."""
-        nodes: list[int] = []
-        counts: list[int] = []
+        index, nodes, counts = self._nodes, array("i"), array("i")
         ends, totals = [], []
         for text in texts:
-            terms = self._terms(text)
-            found: dict[int, int] = {}
-            for term in terms:
-                node = self._nodes.setdefault(term, len(self._nodes)) if grow else self._nodes.get(term, -1)
-                found[node] = found.get(node, 0) + 1
-            found.pop(-1, None)
-            self._documents += [0] * (len(self._nodes) - len(self._documents))
-            if grow:
-                for node in found:
-                    self._documents[node] += 1
-            nodes += found
-            counts += found.values()
+            found = Counter(self._terms(text))
+            totals.append(found.total())
+            if not grow:
+                found = {term: count for term, count in found.items() if term in index}
+            nodes.extend([index.setdefault(term, len(index)) for term in found])
+            counts.extend(found.values())
             ends.append(len(nodes))
-            totals.append(len(terms))
-        long = np.array(ends, dtype=np.int64), np.array(totals, dtype=np.int64)
-        return Counted(np.array(nodes, dtype=np.int32), np.array(counts, dtype=np.int32), *long)
+        node_N = np.array(nodes, dtype=np.int32)
+        if grow:
+            # A node is in a document once.
+            more_V = np.bincount(node_N, minlength=len(index))
+            more_V[: len(self._documents_V)] += self._documents_V
+            self._documents_V = more_V
+        return Counted(
+            node_N,
+            np.array(counts, dtype=np.int32),
+            np.array(ends, dtype=np.int64),
+            np.array(totals, dtype=np.int64),
+        )
 
     def terms(self) -> list[str]:
         """As `TermTable`."""
@@ -89,13 +94,13 @@ class DictTable:
 
     def document_counts(self) -> Int64[np.ndarray, " V"]:
         """As `TermTable`."""
-        return np.array(self._documents, dtype=np.int64)
+        return self._documents_V
 
 
 class FlatTable:
     """Words and word n-grams by the compiled core; the same counts as `DictTable`, with nodes in another order."""
 
-    def __init__(self, core: ModuleType, analysis: Analysis, vocabulary: Sequence[str] = ()) -> None:
+    def __init__(self, core: Any, analysis: Analysis, vocabulary: Sequence[str] = ()) -> None:
         self._core = core
         self._analysis = analysis
         low, high = analysis.ngram_range

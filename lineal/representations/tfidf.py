@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from lineal.errors import UsageError
 from lineal.representations.counts import BagOfWords, sparse
-from lineal.representations.term_tables import Counted, TermTable
+from lineal.representations.term_tables import Counted
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -45,7 +45,7 @@ class Tfidf(BagOfWords):
     def idf_(self) -> Float64[np.ndarray, " V"]:
         """The second factor of each column."""
         self._fitted()
-        if not hasattr(self, "_in_N"):
+        if not hasattr(self, "_documents"):
             raise UsageError("A vocabulary without documents has no document frequencies: call fit first.")
         return inverse_document_frequency(self._in_N, self._documents, self.form == "smooth", self.smooth_idf)
 
@@ -59,10 +59,6 @@ class Tfidf(BagOfWords):
             if self.form == "textbook" and getattr(self, name) != plain[name]:
                 raise UsageError(f"form='textbook' has no {name}: leave it out, or take form='smooth'.")
         return super()._analysis()
-
-    def _take_vocabulary(self, table: TermTable, given: dict[str, int]) -> None:
-        super()._take_vocabulary(table, given)
-        self._in_N = np.zeros(len(given), dtype=np.int64)
 
     def _fit(self, texts: Iterable[str], keep: bool) -> list[Counted]:
         # Of a vocabulary that was given, the documents that have each term are not known from its table.

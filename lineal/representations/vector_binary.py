@@ -5,8 +5,8 @@ word2vec.c ends a vector with a line feed, gensim does not; both are read, and w
 
 from __future__ import annotations
 
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ LONGEST_WORD = 1 << 16
 ROWS = 1 << 14
 
 
-def read_binary(file: BinaryIO, reading: Reading) -> Vectors:
+def read_binary(file: BufferedIOBase, reading: Reading) -> Vectors:
     """The vectors of an open file; DataError, with the number of the record, where the file is not what it says."""
     claim = header_of(file.readline(64))
     if claim is None or not claim.dimensions or not claim.count:

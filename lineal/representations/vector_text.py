@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
@@ -85,7 +85,7 @@ class Words:
         return DataError(f"{self._reading.path}: {place}: {text}") if place else self._reading.bad(line, text)
 
 
-def read_text(file: BinaryIO, reading: Reading, *, header: bool) -> Vectors:
+def read_text(file: BufferedIOBase, reading: Reading, *, header: bool) -> Vectors:
     """The vectors of an open text file; `header`: whether its first line says how many there are."""
     claim, lines = None, _lines(file, reading)
     if header:
@@ -120,7 +120,7 @@ def read_text(file: BinaryIO, reading: Reading, *, header: bool) -> Vectors:
     return Vectors(list(words.lines), np.concatenate(parser.blocks))
 
 
-def _lines(file: BinaryIO, reading: Reading) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BufferedIOBase, reading: Reading) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := file.readline(LONGEST):
         number += 1

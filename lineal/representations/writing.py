@@ -6,14 +6,14 @@ import gzip
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from lineal.errors import DataError
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def replaced(path: Path) -> Iterator[BufferedIOBase]:
     """A stream whose bytes take the place of a file when all of them are there; .gz is zipped.
 
     Raises DataError when the file can't be written; the old one is then as it was.
@@ -24,7 +24,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             if path.suffix == ".gz":
                 with gzip.GzipFile("", "wb", 6, file, mtime=0) as zipped:
-                    yield cast(BinaryIO, zipped)
+                    yield zipped
             else:
                 yield file
             file.flush()

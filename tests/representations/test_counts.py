@@ -219,7 +219,7 @@ def test_terms_can_be_had_back() -> None:
         ({}, ["", " . "], "no term in 2 documents"),
         ({}, [], "no term in 0 documents"),
         ({"stop_words": ["aa"]}, ["aa"], "no term"),
-        ({}, ["aa", 5], "Document 1 is int"),
+        ({}, (text for text in ["aa", 5]), "Document 1 is int"),
         ({"min_df": 2, "max_df": 1}, ["aa"], "nothing is between"),
         ({"min_df": 3}, ["aa", "bb"], "nothing is between|No term"),
         ({"max_df": 0.5}, ["aa bb", "aa bb"], "No term of 2 documents is left"),

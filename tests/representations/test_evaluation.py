@@ -28,7 +28,7 @@ from lineal.representations.vectors import Vectors, unit_rows
 ROYAL = Vectors(
     ["man", "woman", "king", "queen", "apple", "zero", "Paris"],
     np.array(
-        [[1, 0, 0], [0, 1, 0], [1, 0, 2], [0, 1, 2], [3, 3, -1], [0, 0, 0], [-1, 0, 0.1]], dtype=np.float32
+        [[1, 0, 0], [0, 1, 0], [1, 0, 2], [0, 1, 2], [3, 3, -1], [0, 0, 0], [0.1, 0, -1]], dtype=np.float32
     ),
 )
 
@@ -70,11 +70,20 @@ def test_neighbours_are_those_of_brute_force(block: int, kept: bool, monkeypatch
     queries[0] = some.matrix[7]
     rows, scores = nearest(some, queries, 12)
     cosine = unit_rows(queries).astype(np.float64) @ unit_rows(some.matrix).astype(np.float64).T
-    assert rows[0, :11].tolist() == [7, *range(100, 110)]
+    assert sorted(rows[0, :11].tolist()) == [7, *range(100, 110)]
     for query in range(5):
         order = np.argsort(-cosine[query].astype(np.float32), kind="stable")[:12]
         np.testing.assert_allclose(scores[query], cosine[query][order], atol=1e-6)
         np.testing.assert_allclose(cosine[query][rows[query]], cosine[query][order], atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_of_equal_cosines_the_first_row_comes_first(block: int, monkeypatch) -> None:
+    monkeypatch.setattr(neighbours, "SCORES", block)
+    matrix = np.eye(4, dtype=np.float32)[[1, 0, 2, 0, 0, 1, 3, 0, 1]]
+    rows, scores = nearest(Vectors([f"w{i}" for i in range(9)], matrix), np.eye(4, dtype=np.float32)[:1], 6)
+    assert rows.tolist() == [[1, 3, 4, 7, 0, 2]]
+    assert scores.tolist() == [[1, 1, 1, 1, 0, 0]]
 
 
 def test_near_agrees_with_gensim(tmp_path: Path) -> None:
