@@ -69,7 +69,8 @@ def fill_embedding(layer: nn.Embedding, vectors: Vectors, tokens: Sequence[str])
         raise DataError(
             "None of the tokens is a word of the vectors: they are of another language or another spelling."
         )
-    chosen = np.array(vectors.matrix[[sources[at] for at in known]], dtype=np.float32)
+    rows_N = np.array([sources[at] for at in known], dtype=np.int64)
+    chosen = np.array(vectors.matrix[rows_N], dtype=np.float32)
     with torch.no_grad():
         layer.weight[torch.tensor(known)] = torch.from_numpy(chosen).to(layer.weight)
     return Filled(len(known), tuple(token for token, row in zip(tokens, sources) if row is None))

@@ -66,7 +66,7 @@ class Tfidf(BagOfWords):
         counted = super()._fit(texts, keep or given)
         if given:
             rows = self._rows(counted)
-            self._in_N = np.bincount(rows.indices, minlength=rows.shape[1])
+            self._in_N = np.bincount(rows.indices, minlength=len(self.vocabulary_))
         return counted
 
     def _matrix(self, counted: Sequence[Counted]) -> csr_matrix:

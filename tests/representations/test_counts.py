@@ -185,7 +185,7 @@ def test_a_pipeline_takes_it_and_searches_its_options() -> None:
         pipeline, {"tfidf__ngram_range": [(1, 1), (1, 2)], "tfidf__form": ["smooth", "textbook"]}, cv=2
     )
     assert search.fit(texts, labels).best_score_ == 1
-    copy = clone(Tfidf(stop_words=["a"], form="textbook"))
+    copy: Any = clone(Tfidf(stop_words=["a"], form="textbook"))
     assert copy.get_params() == Tfidf(stop_words=["a"], form="textbook").get_params()
     with pytest.raises(UsageError, match="has no option 'nonsense'"):
         copy.set_params(nonsense=1)
