@@ -2,6 +2,7 @@
 
 RECIPES = {
     "demo": "lineal.recipes.demo",
+    "word2vec": "lineal.recipes.word2vec",
     "transformer": "lineal.recipes.transformer",
     "gpt": "lineal.recipes.gpt",
     "finetune": "lineal.recipes.finetune",
