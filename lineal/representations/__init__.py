@@ -1,1 +1,1 @@
-"""Text as vectors, without context: counts, word2vec, GloVe, and how vectors are judged."""
+"""Text as vectors without context: counts, n-gram models, TF-IDF, word vectors, and what tells whether they are good."""

@@ -1,1 +1,1 @@
-"""Compiled cores of the representations; the plain form of each is beside the class that uses it."""
+"""Compiled cores of representations; the Python form of each is beside the class that uses it."""

@@ -1,0 +1,218 @@
+"""Terms and how often each occurs in each document: as a dict, and on flat arrays through the compiled core."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from lineal import native
+from lineal.errors import DataError, UsageError
+from lineal.representations.analysis import Analysis
+
+MOST = 1 << 30
+"""Nodes that a key has room for."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a batch of documents holds: nodes and counts one document after another, where each ends, and its length.
+
+    A node is in a document once, in the order of first occurrence; `total` counts every term, whether it has a node or not.
+    """
+
+    node_N: Int32[np.ndarray, " N"]
+    count_N: Int32[np.ndarray, " N"]
+    end_B: Int64[np.ndarray, " B"]
+    total_B: Int64[np.ndarray, " B"]
+
+
+class TermTable(Protocol):
+    """Terms and their nodes, numbered as they are first met; nodes may also be what n-grams are made of."""
+
+    def count(self, texts: Sequence[str], grow: bool) -> Counted:
+        """Count the terms of documents; new ones get nodes if `grow`."""
+        ...
+
+    def terms(self) -> list[str]:
+        """The text of each node."""
+        ...
+
+    def document_counts(self) -> Int64[np.ndarray, " V"]:
+        """In how many of the documents counted with `grow` each node is; below 1 for what is no term."""
+        ...
+
+
+class DictTable:
+    """The obvious form: any analysis, one term after another."""
+
+    def __init__(self, analysis: Analysis, vocabulary: Sequence[str] = ()) -> None:
+        self._terms = analysis.terms()
+        self._nodes = {term: node for node, term in enumerate(vocabulary)}
+        self._documents = [0] * len(self._nodes)
+
+    def count(self, texts: Sequence[str], grow: bool) -> Counted:
+        """As `TermTable`."""
+        nodes: list[int] = []
+        counts: list[int] = []
+        ends, totals = [], []
+        for text in texts:
+            terms = self._terms(text)
+            found: dict[int, int] = {}
+            for term in terms:
+                node = self._nodes.setdefault(term, len(self._nodes)) if grow else self._nodes.get(term, -1)
+                found[node] = found.get(node, 0) + 1
+            found.pop(-1, None)
+            self._documents += [0] * (len(self._nodes) - len(self._documents))
+            if grow:
+                for node in found:
+                    self._documents[node] += 1
+            nodes += found
+            counts += found.values()
+            ends.append(len(nodes))
+            totals.append(len(terms))
+        long = np.array(ends, dtype=np.int64), np.array(totals, dtype=np.int64)
+        return Counted(np.array(nodes, dtype=np.int32), np.array(counts, dtype=np.int32), *long)
+
+    def terms(self) -> list[str]:
+        """As `TermTable`."""
+        return list(self._nodes)
+
+    def document_counts(self) -> Int64[np.ndarray, " V"]:
+        """As `TermTable`."""
+        return np.array(self._documents, dtype=np.int64)
+
+
+class FlatTable:
+    """Words and word n-grams by the compiled core; the same counts as `DictTable`, with nodes in another order."""
+
+    def __init__(self, core: ModuleType, analysis: Analysis, vocabulary: Sequence[str] = ()) -> None:
+        self._core = core
+        self._analysis = analysis
+        low, high = analysis.ngram_range
+        self._state = np.array([low, high, 0, 0, 0, 0, 0, *[-1] * high], dtype=np.int64)
+        self._slots = np.zeros(2, dtype=np.int64)
+        self._nodes = np.zeros((0, 5), dtype=np.int64)
+        self._arena = np.zeros(0, dtype=np.uint8)
+        stop = [word for word in analysis.stop_words or () if self._is_word(word)]
+        self._learn(stop, -1)
+        self._learn(vocabulary, 0)
+
+    def count(self, texts: Sequence[str], grow: bool) -> Counted:
+        """As `TermTable`."""
+        parts, highest = [], 0x7F
+        for text in texts:
+            text = self._analysis.prepare(text)
+            if not text.isascii():
+                highest = max(highest, ord(max(text)))
+            parts.append(text.encode("utf-8", "surrogatepass"))
+        data = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        documents = np.zeros((len(parts), 3), dtype=np.int64)
+        documents[:, 0] = list(accumulate(map(len, parts)))
+        low, high = self._analysis.ngram_range
+        most = (len(data) // 2 + 1) * (high if grow else high - low + 1)
+        if grow:
+            self._reserve(most, len(data))
+        out = np.empty((most, 2), dtype=np.int32)
+        self._state[2], self._state[5] = grow, 0
+        kinds, state = word_kinds(highest), self._state
+        self._core.count(data, kinds, documents, state, self._slots, self._nodes, self._arena, out)
+        used = out[: self._state[5]]
+        return Counted(
+            used[:, 0].copy(),
+            used[:, 1].copy(),
+            np.ascontiguousarray(documents[:, 1]),
+            documents[:, 2].copy(),
+        )
+
+    def terms(self) -> list[str]:
+        """As `TermTable`."""
+        data, found = self._arena.tobytes(), []
+        for start, size in self._nodes[: self._state[3], :2].tolist():
+            if size < 0:
+                found.append(f"{found[start]} {found[-1 - size]}")
+            else:
+                found.append(data[start : start + size].decode("utf-8", "surrogatepass"))
+        return found
+
+    def document_counts(self) -> Int64[np.ndarray, " V"]:
+        """As `TermTable`."""
+        return self._nodes[: self._state[3], 2].copy()
+
+    def _reserve(self, nodes: int, size: int) -> None:
+        """Make room for so many more nodes and bytes."""
+        used, wanted = int(self._state[3]), int(self._state[3]) + nodes
+        if len(self._nodes) < wanted:
+            grown = np.zeros((max(wanted, 2 * used), 5), dtype=np.int64)
+            grown[:used] = self._nodes[:used]
+            self._nodes = grown
+        filled, bytes_wanted = int(self._state[4]), int(self._state[4]) + size
+        if len(self._arena) < bytes_wanted:
+            longer = np.zeros(max(bytes_wanted, 2 * filled), dtype=np.uint8)
+            longer[:filled] = self._arena[:filled]
+            self._arena = longer
+        if wanted > MOST:
+            raise DataError(f"More than {MOST:,} different words and n-grams: shorten ngram_range.")
+        if len(self._slots) < 4 * wanted:
+            self._slots = np.zeros(2 << (2 * wanted).bit_length(), dtype=np.int64)
+            self._core.place(self._state, self._slots, self._nodes, self._arena)
+
+    def _is_word(self, text: str) -> bool:
+        """Whether the rules can give this word."""
+        return re.fullmatch(r"\w\w+", text) is not None and self._analysis.prepare(text) == text
+
+    def _learn(self, terms: Sequence[str], documents: int) -> None:
+        """Make the nodes of terms, as if they had been seen in so many documents."""
+        known = int(self._state[3])
+        if terms:
+            self.count(terms, grow=True)
+        self._nodes[:, 2] = np.minimum(self._nodes[:, 2], 0)
+        self._nodes[known:, 2] = documents
+
+
+def table_for(analysis: Analysis, vocabulary: Sequence[str] = ()) -> TermTable:
+    """The compiled form where it knows the rules and is there, else the obvious one."""
+    core = term_core() if analysis.by_core else None
+    return FlatTable(core, analysis, vocabulary) if core else DictTable(analysis, vocabulary)
+
+
+@cache
+def term_core() -> ModuleType | None:
+    """The compiled core, or None."""
+    return native.compiled("lineal.representations.core.terms")
+
+
+@cache
+def _kinds(size: int) -> Any:
+    table = np.zeros(size, dtype=np.uint8)
+    for run in re.finditer(r"\w+", "".join(map(chr, range(size)))):
+        table[run.start() : run.end()] = 1
+    return table
+
+
+def word_kinds(highest: int) -> Any:
+    r"""For each code point up to `highest` at least, 1 where Python's \w holds."""
+    # Most texts need one of the first two, and the last takes a tenth of a second to make.
+    return _kinds(next(size for size in (0x80, 0x3000, 0x10000, 0x110000) if highest < size))
+
+
+def batches(texts: Iterable[str], size: int = 1 << 20) -> Iterator[list[str]]:
+    """Texts by some `size` characters at a time; UsageError for what is no text."""
+    batch, seen = [], 0
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"Document {number} is {type(text).__name__}, not text: give strings.")
+        batch.append(text)
+        seen += len(text)
+        if seen >= size:
+            yield batch
+            batch, seen = [], 0
+    if batch:
+        yield batch
