@@ -3,6 +3,7 @@
 RECIPES = {
     "demo": "lineal.recipes.demo",
     "word2vec": "lineal.recipes.word2vec",
+    "glove": "lineal.recipes.glove",
     "transformer": "lineal.recipes.transformer",
     "gpt": "lineal.recipes.gpt",
     "finetune": "lineal.recipes.finetune",

@@ -10,10 +10,9 @@ from lineal.errors import UsageError
 from lineal.recipes.config import Word2VecConfig
 from lineal.representations.subwords import Subwords
 from lineal.representations.word2vec import Embedding, Word2Vec, core, padded
-from lineal.train.console import note
 from lineal.train.run import Run
 from lineal.train.vectors.corpus import open_corpus, read_vocabulary
-from lineal.train.vectors.files import card, save_ngrams, save_words
+from lineal.train.vectors.files import write_final
 from lineal.train.vectors.session import Stretch, go
 
 SOFTMAX_WORDS = 5000
@@ -74,13 +73,8 @@ def run(config: Word2VecConfig, run: Run) -> None:
         )
 
     done = go(config.run, run, embedding, each * options.epochs, step, core())
-    if run.final.exists():
-        return
-    facts = {"words": f"{len(corpus.vocabulary):,}", "dimensions": method.dim, "steps": done}
-    with run.final_folder() as folder:
-        save_words(folder, corpus.vocabulary.words, embedding.vectors())
-        if method.subwords:
-            ngrams = np.ascontiguousarray(embedding.state()["inputs"][len(corpus.vocabulary) :])
-            save_ngrams(folder, method.subwords, ngrams)
-        (folder / "README.md").write_text(card("word2vec", facts), encoding="utf-8")
-    note(f"vectors {run.final / 'vectors.bin'}")
+    ngrams = None
+    if method.subwords:
+        ngrams = method.subwords, np.ascontiguousarray(embedding.state()["inputs"][len(corpus.vocabulary) :])
+    facts = {"model": method.model, "output": method.output, "window": method.window, "steps": done}
+    write_final(run, "word2vec", corpus.vocabulary.words, embedding.vectors(), facts, ngrams)

@@ -52,9 +52,7 @@ def huffman(counts: NDArray[np.int64]) -> Tree:
     return _ways(size, parent, code, depth[:size])
 
 
-def _ways(
-    size: int, parent: NDArray[np.int64], code: NDArray[np.int8], depth_V: NDArray[np.int64]
-) -> Tree:
+def _ways(size: int, parent: NDArray[np.int64], code: NDArray[np.int8], depth_V: NDArray[np.int64]) -> Tree:
     """All ways at once, from the words up: step d writes the d-th place from the end of each way that is so long."""
     ends = np.cumsum(depth_V)
     nodes, codes = np.zeros(ends[-1], np.int32), np.zeros(ends[-1], np.int8)

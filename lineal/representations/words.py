@@ -97,9 +97,7 @@ def _too_few(counted: Counter[str], kept: list[str], min_count: int) -> str:
         return "there is no word in the text: give text with letters, or cut it at spaces (--words spaces)."
     word, most = counted.most_common(1)[0]
     if len(counted) == 1:
-        return (
-            f"the text has one word only, {word!r}, {most} times: vectors need at least two that can be told apart."
-        )
+        return f"the text has one word only, {word!r}, {most} times: vectors need at least two that can be told apart."
     return (
         f"{len(kept)} of {len(counted)} words occur at least {min_count} times (the most frequent, {word!r}, {most} "
         "times), and vectors need at least two: give more text, or lower --min-count."

@@ -46,10 +46,10 @@ def read_vocabulary(options: WordsOptions) -> Vocabulary:
 
 def _sentences(options: WordsOptions) -> Iterator[list[str]]:
     if options.data is None:
-        raise UsageError("this recipe needs --data FILE: text to learn from (TXT, or rows with a column text).")
-    documents = stream_documents(
-        options.data, text_field=options.text_field, on_bad_row=options.on_bad_row
-    )
+        raise UsageError(
+            "this recipe needs --data FILE: text to learn from (TXT, or rows with a column text)."
+        )
+    documents = stream_documents(options.data, text_field=options.text_field, on_bad_row=options.on_bad_row)
     return sentences(documents, SPLITTERS[options.words], options.across_lines)
 
 
@@ -73,8 +73,12 @@ def open_corpus(folder: Path, options: WordsOptions, window: int) -> Corpus:
             "--min-count, or let windows go on over line ends (--across-lines)."
         )
     if window >= longest:
-        warn(f"--window {window} reaches beyond the longest sentence ({longest} words): it acts as {longest - 1}.")
-    note(f"{len(vocabulary):,} words, {vocabulary.total:,} of text in {np.count_nonzero(found.ids < 0):,} sentences")
+        warn(
+            f"--window {window} reaches beyond the longest sentence ({longest} words): it acts as {longest - 1}."
+        )
+    note(
+        f"{len(vocabulary):,} words, {vocabulary.total:,} of text in {np.count_nonzero(found.ids < 0):,} sentences"
+    )
     return found
 
 

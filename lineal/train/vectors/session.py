@@ -56,9 +56,7 @@ def go(
     """
     _note_device(options, run, core)
     live = False if options.quiet else None
-    with Progress(
-        total, ("loss", "learning_rate"), live=live, seconds=options.time_limit
-    ) as progress:
+    with Progress(total, ("loss", "learning_rate"), live=live, seconds=options.time_limit) as progress:
         done, read, finished = _restore(run, learner)
         started = time.monotonic()
         for number in range(done + 1, 0 if finished else total + 1):
@@ -77,7 +75,8 @@ def go(
             last, stop = late or number == total, run.stop_requested
             if last or number % options.save_every == 0 or stop:
                 tensors = {
-                    name: torch.from_numpy(np.ascontiguousarray(table)) for name, table in learner.state().items()
+                    name: torch.from_numpy(np.ascontiguousarray(table))
+                    for name, table in learner.state().items()
                 }
                 run.checkpoint(number, tensors, {"read": read, "last": last})
             if stop and not last:
@@ -96,7 +95,9 @@ def _note_device(options: VectorsRunOptions, run: Run, core: ModuleType | None) 
         warn(f"the run was started with the core {before}, and {name} goes on: it may not end bit-identical.")
     run.record_device({"core": name, "threads": options.threads})
     if core is None:
-        note("no compiled core: the plain form trains, which is a hundred times slower (lineal doctor says why)")
+        note(
+            "no compiled core: the plain form trains, which is a hundred times slower (lineal doctor says why)"
+        )
     if options.threads > 1:
         note(f"{options.threads} threads without locks: faster than one, and no two runs are alike")
 
