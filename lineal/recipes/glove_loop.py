@@ -73,6 +73,6 @@ def run(config: GloveConfig, run: Run) -> None:
         loss = glossary.train(first, last, config.run.threads)
         return Stretch(loss, last - first, last - first, {"learning_rate": asked.learning_rate})
 
-    done = go(config.run, run, glossary, each * asked.epochs, step, core())
+    done = go(config.run, run, glossary, each * asked.epochs, step, core=core(), mark=corpus.mark)
     facts = {"co-occurrences": f"{len(pairs):,}", "window": asked.window, "x_max": asked.x_max, "steps": done}
     write_final(run, "glove", corpus.vocabulary.words, glossary.vectors(), facts)

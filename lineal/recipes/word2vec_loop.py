@@ -72,7 +72,7 @@ def run(config: Word2VecConfig, run: Run) -> None:
             loss, count, last - first, {"learning_rate": embedding.job.rate_at(epoch * places + first)}
         )
 
-    done = go(config.run, run, embedding, each * options.epochs, step, core())
+    done = go(config.run, run, embedding, each * options.epochs, step, core=core(), mark=corpus.mark)
     ngrams = None
     if method.subwords:
         ngrams = method.subwords, np.ascontiguousarray(embedding.state()["inputs"][len(corpus.vocabulary) :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -76,7 +77,7 @@ class Glossary:
         bounds = [size * i // threads for i in range(threads + 1)]
         work = [
             (tables, row_N, column_N, count_N, (method.rate, method.x_max, method.alpha), low, high)
-            for low, high in zip(bounds, bounds[1:])
+            for low, high in itertools.pairwise(bounds)
         ]
         if threads == 1:
             return native.learn(*work[0])

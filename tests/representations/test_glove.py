@@ -46,9 +46,17 @@ def test_the_first_step_is_gradient_descent_on_the_loss() -> None:
     """AdaGrad's sums start at 1, so that the first step divides by nothing."""
     model = Glossary(METHOD, 9, some_pairs(size=1))
     pair = model.pairs[0]
-    before = {name: torch.tensor(table, dtype=torch.float64, requires_grad=True) for name, table in model.state().items()}
+    before = {
+        name: torch.tensor(table, dtype=torch.float64, requires_grad=True)
+        for name, table in model.state().items()
+    }
     off = before["words"][pair["row"]] @ before["contexts"][pair["column"]]
-    off = off + before["word_bias"][pair["row"], 0] + before["context_bias"][pair["column"], 0] - np.log(float(pair["count"]))
+    off = (
+        off
+        + before["word_bias"][pair["row"], 0]
+        + before["context_bias"][pair["column"], 0]
+        - np.log(float(pair["count"]))
+    )
     loss = 0.5 * min(1, (float(pair["count"]) / 10) ** 0.75) * off**2
     loss.backward()
     assert plainly(model) == pytest.approx(loss.item(), rel=1e-5)
@@ -56,9 +64,7 @@ def test_the_first_step_is_gradient_descent_on_the_loss() -> None:
         slope = before[name].grad
         assert slope is not None
         np.testing.assert_allclose(model.state()[name], (before[name] - 0.1 * slope).detach(), atol=1e-6)
-        np.testing.assert_allclose(
-            model.state()[f"{name[:-1]}_sums"], 1 + (0.1 * slope) ** 2, rtol=1e-5
-        )
+        np.testing.assert_allclose(model.state()[f"{name[:-1]}_sums"], 1 + (0.1 * slope) ** 2, rtol=1e-5)
     slope = before["word_bias"].grad
     assert slope is not None
     np.testing.assert_allclose(model.word_bias[:, 0], -0.1 * slope[:, 0], atol=1e-6)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from lineal.errors import UsageError
 from lineal.representations.huffman import huffman
 
-counts = st.lists(st.integers(1, 50), min_size=2, max_size=40).map(lambda c: np.array(sorted(c)[::-1], np.int64))
+counts = st.lists(st.integers(1, 50), min_size=2, max_size=40).map(
+    lambda c: np.array(sorted(c)[::-1], np.int64)
+)
 
 
 def least_cost(counts_V: np.ndarray) -> int:

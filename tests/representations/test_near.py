@@ -45,7 +45,9 @@ def as_dict(blocks) -> dict[tuple[int, int], float]:
 
 @pytest.mark.parametrize("compiled", [True, False])
 @given(texts, st.integers(1, 6), st.booleans())
-def test_sums_are_those_of_the_definition(compiled: bool, words: list[list[int]], window: int, symmetric: bool) -> None:
+def test_sums_are_those_of_the_definition(
+    compiled: bool, words: list[list[int]], window: int, symmetric: bool
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(near, "core", lambda: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib.util
+import itertools
 from array import array
 from types import ModuleType
 from typing import Any
@@ -118,7 +119,9 @@ def test_a_step_is_the_gradient_of_its_loss(name: str) -> None:
         bags = [np.concatenate(bags)]
     # Rows that come twice: their gradients add.
     rows, signs = [2, 5, 5, 0], [1, -1, -1, -1]
-    inputs, outputs = (torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (job.inputs, job.outputs))
+    inputs, outputs = (
+        torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (job.inputs, job.outputs)
+    )
     x = torch.stack([inputs[bag].mean(0) for bag in bags])
     loss = -torch.nn.functional.logsigmoid(torch.tensor(signs) * (x @ outputs[rows].T)).sum()
     loss.backward()
@@ -138,7 +141,7 @@ def test_any_stretches_make_the_same_vectors_bit_for_bit(cuts: list[int], name: 
     whole, parted = embedding(name), embedding(name)
     total = whole.train(0, 0, len(whole.ids))
     bounds = [0, *sorted(cuts), len(parted.ids)]
-    found = [parted.train(0, a, b) for a, b in zip(bounds, bounds[1:])]
+    found = [parted.train(0, a, b) for a, b in itertools.pairwise(bounds)]
     assert sum(count for _, count in found) == total[1]
     assert sum(loss for loss, _ in found) == pytest.approx(total[0], rel=1e-12)
     for key, table in whole.state().items():
@@ -186,7 +189,9 @@ def test_the_rate_falls_in_a_straight_line() -> None:
 def test_negative_sampling_and_the_tree_learn_what_the_softmax_learns() -> None:
     """Words of two groups that never meet: each predicts its own group."""
     draw = np.random.default_rng(0)
-    ids = np.concatenate([[*(draw.integers(0, 4, 8) + 4 * (i % 2)), END] for i in range(200)]).astype(np.int32)
+    ids = np.concatenate([[*(draw.integers(0, 4, 8) + 4 * (i % 2)), END] for i in range(200)]).astype(
+        np.int32
+    )
     vocabulary = Vocabulary(tuple("abcdefgh"), np.bincount(ids[ids >= 0]))
     for output in ("negative", "tree", "softmax"):
         method = Word2Vec(dim=8, window=2, sample=0, rate=0.2, output=output)
@@ -206,7 +211,7 @@ def test_the_whole_softmax_is_minus_the_log_of_a_probability() -> None:
 
 
 def test_pairs_of_a_sentence() -> None:
-    assert list(pairs("a b c".split(), 1)) == [("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")]
+    assert list(pairs(["a", "b", "c"], 1)) == [("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")]
     assert len(list(pairs(range(10), 20))) == 90
     assert list(pairs(["alone"], 3)) == []
     with pytest.raises(UsageError, match="window 0"):

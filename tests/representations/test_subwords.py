@@ -23,7 +23,10 @@ def test_the_hash_takes_bytes_as_signed() -> None:
     assert fnv(b"") == 2166136261
     # Plain FNV-1a's published value for ASCII.
     assert fnv(b"foobar") == 0xBF9CF968
-    assert fnv("é".encode()) != 0x2D2B1A5F and fnv(b"\xff") == ((2166136261 ^ 0xFFFFFFFF) * 16777619) & 0xFFFFFFFF
+    assert (
+        fnv("é".encode()) != 0x2D2B1A5F
+        and fnv(b"\xff") == ((2166136261 ^ 0xFFFFFFFF) * 16777619) & 0xFFFFFFFF
+    )
 
 
 def test_gensim_hashes_alike() -> None:

@@ -20,7 +20,8 @@ from lineal.representations.words import (
 )
 from lineal.train.console import note, warn
 from lineal.train.data import stream_documents
-from lineal.train.manifest import verify_folder, write_folder
+from lineal.train.files import hash_file
+from lineal.train.manifest import MANIFEST, verify_folder, write_folder
 from lineal.train.vectors.options import WordsOptions
 
 WORDS, IDS = "words.txt", "ids.bin"
@@ -28,10 +29,11 @@ WORDS, IDS = "words.txt", "ids.bin"
 
 @dataclass(frozen=True)
 class Corpus:
-    """A vocabulary, and the text as its ids, END after each sentence, int32 [N]."""
+    """A vocabulary, and the text as its ids, END after each sentence, int32 [N]; mark: a hash of both."""
 
     vocabulary: Vocabulary
     ids: NDArray[np.int32]
+    mark: str
 
 
 def read_vocabulary(options: WordsOptions) -> Vocabulary:
@@ -65,7 +67,7 @@ def open_corpus(folder: Path, options: WordsOptions, window: int) -> Corpus:
         ids = (part.tobytes() for part in encode(_sentences(options), vocabulary))
         write_folder(folder, {WORDS: _lines(vocabulary), IDS: ids}, {}, durable=False)
     vocabulary = _read_words(folder / WORDS)
-    found = Corpus(vocabulary, np.memmap(folder / IDS, np.int32, "r"))
+    found = Corpus(vocabulary, np.memmap(folder / IDS, np.int32, "r"), hash_file(folder / MANIFEST).sha256)
     longest = int(lengths(found.ids).max(initial=0))
     if longest < 2:
         raise DataError(

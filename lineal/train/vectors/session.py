@@ -48,16 +48,20 @@ def go(
     learner: Learner,
     total: int,
     step: Callable[[int], Stretch],
+    *,
     core: ModuleType | None,
+    mark: str,
 ) -> int:
     """Take the steps 1 .. total that are left; gives how many are done.
+
+    core: what computes, None where it is the plain form. mark: of the corpus, which must be the same when a run is resumed.
 
     The logged loss is the mean over what this step predicted, each at the moment before its own update.
     """
     _note_device(options, run, core)
     live = False if options.quiet else None
     with Progress(total, ("loss", "learning_rate"), live=live, seconds=options.time_limit) as progress:
-        done, read, finished = _restore(run, learner)
+        done, read, finished = _restore(run, learner, mark)
         started = time.monotonic()
         for number in range(done + 1, 0 if finished else total + 1):
             begun = time.monotonic()
@@ -78,7 +82,7 @@ def go(
                     name: torch.from_numpy(np.ascontiguousarray(table))
                     for name, table in learner.state().items()
                 }
-                run.checkpoint(number, tensors, {"read": read, "last": last})
+                run.checkpoint(number, tensors, {"read": read, "last": last, "corpus": mark})
             if stop and not last:
                 run.exit()
             done = number
@@ -102,20 +106,19 @@ def _note_device(options: VectorsRunOptions, run: Run, core: ModuleType | None) 
         note(f"{options.threads} threads without locks: faster than one, and no two runs are alike")
 
 
-def _restore(run: Run, learner: Learner) -> tuple[int, int, bool]:
+def _restore(run: Run, learner: Learner, mark: str) -> tuple[int, int, bool]:
     found = run.restore()
     if found is None:
         return 0, 0, False
-    for name, table in learner.state().items():
-        saved = found.tensors[name].numpy()
-        if saved.shape != table.shape:
-            raise CheckpointError(
-                f"{found.path}: {name} is {list(saved.shape)} there and {list(table.shape)} now: the text has changed since "
-                "the run began. Put it back, or start a new run."
-            )
-        table[...] = saved
-    note(f"continuing after step {found.step}")
     state = found.state
+    if state["corpus"] != mark:
+        raise CheckpointError(
+            f"{found.path} was made with another text: the run's corpus was damaged, and the text that it was read from has "
+            "changed since. Put the text back and remove RUN/corpus, or start a new run."
+        )
+    for name, table in learner.state().items():
+        table[...] = found.tensors[name].numpy()
+    note(f"continuing after step {found.step}")
     return found.step, int(state["read"]), bool(state["last"])
 
 
