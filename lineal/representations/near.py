@@ -131,7 +131,9 @@ def _on_disk(part: Part, folder: Path, number: int) -> Part:
 
 def merged(parts: Sequence[Part], block: int = 1 << 22) -> Iterator[Part]:
     """The sum of parts, in the order of keys, about `block` entries at a time: each range of keys is read from all parts."""
-    if not parts:
+    if len(parts) < 2:
+        for key, total in parts:
+            yield from ((key[a : a + block], total[a : a + block]) for a in range(0, len(key), block))
         return
     at = [0] * len(parts)
     while any(at[i] < len(keys) for i, (keys, _) in enumerate(parts)):

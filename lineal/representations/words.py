@@ -117,11 +117,11 @@ def encode(of: Iterable[list[str]], vocabulary: Vocabulary) -> Iterator[NDArray[
 
     Leaving a word out closes the gap, so that windows reach over it, as in word2vec.c and gensim.
     """
-    index = vocabulary.index()
+    find = vocabulary.index().get
     ids: list[int] = []
     for words in of:
         before = len(ids)
-        ids += [index[word] for word in words if word in index]
+        ids += [found for found in map(find, words) if found is not None]
         if len(ids) > before:
             ids.append(END)
         if len(ids) > LONGEST:

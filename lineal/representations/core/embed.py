@@ -416,7 +416,7 @@ def learn(
                             rows[at] = word
                             row_signs[at] = 1.0
                             at += 1
-                            for k in range(negatives):
+                            for _ in range(negatives):
                                 state = (state + golden) & ones
                                 drawn = _mix(state)
                                 slot = ((drawn >> 32) * slots) >> 32
