@@ -277,12 +277,12 @@ def determinism(folder: Path, content: str) -> Iterator[Figure]:
 
 
 def tfidf(arguments: argparse.Namespace) -> Iterator[Figure]:
-    """The figures of tfidf.py, beside this file."""
+    """TF-IDF's figures, of tfidf.py beside this file."""
     spec = importlib.util.spec_from_file_location("benchmark_tfidf", Path(__file__).with_name("tfidf.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield from module.measure(arguments)
+    yield from module.tfidf(arguments.quick)
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
@@ -303,7 +303,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
             yield worked()
         if wanted("determinism"):
             yield from determinism(folder, novels[: 300_000 if quick else 3_000_000])
-        if wanted("tfidf") and Path(__file__).with_name("tfidf.py").exists():
+        if wanted("tf-idf"):
             yield from tfidf(arguments)
     if wanted("quality"):
         parts = [

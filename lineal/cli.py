@@ -58,6 +58,11 @@ COMMANDS = {
         "train, encode, decode, inspect, compare, convert",
         "lineal.cli_tokenizer:tokenizer",
     ),
+    "vectors": Command(
+        "vectors ACTION ...",
+        "neighbours, analogies, evaluation and maps of word vectors",
+        "lineal.cli_vectors:vectors",
+    ),
     "doctor": Command("doctor", "device, dtype probe and versions", "lineal.cli_models:doctor"),
 }
 """Every verb."""

@@ -149,16 +149,14 @@ class BagOfWords:
             raise DataError(
                 f"No term of {documents} documents is left: lower min_df={self.min_df} or raise max_df={self.max_df}."
             )
-        self._set(table, {terms[node]: column for column, node in enumerate(kept)}, terms)
+        self._table, self.vocabulary_ = table, {terms[node]: column for column, node in enumerate(kept)}
+        self._column_V = np.full(len(terms), -1, dtype=np.int32)
+        self._column_V[kept] = np.arange(len(kept))
         self._in_N = in_V[kept]
 
     def _take_vocabulary(self, table: TermTable, given: dict[str, int]) -> None:
-        self._set(table, given, table.terms())
-
-    def _set(self, table: TermTable, vocabulary: dict[str, int], terms: Sequence[str]) -> None:
-        self.vocabulary_ = vocabulary
-        self._table = table
-        self._column_V = np.array([vocabulary.get(term, -1) for term in terms], dtype=np.int32)
+        self._table, self.vocabulary_ = table, given
+        self._column_V = np.array([given.get(term, -1) for term in table.terms()], dtype=np.int32)
 
     def _fitted(self) -> TermTable:
         """The table of the vocabulary; of one that was given it is made now."""

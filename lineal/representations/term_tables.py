@@ -19,6 +19,8 @@ from lineal.representations.analysis import Analysis
 
 MOST = 1 << 30
 """Nodes that a key has room for."""
+PADDING = bytes(8)
+"""The core reads words by eight bytes."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class FlatTable:
         self._core = core
         self._analysis = analysis
         low, high = analysis.ngram_range
-        self._state = np.array([low, high, 0, 0, 0, 0, 0, *[-1] * high], dtype=np.int64)
+        self._state = np.array([low, high, *[0] * 6, *[-1] * high], dtype=np.int64)
         self._slots = np.zeros(2, dtype=np.int64)
         self._nodes = np.zeros((0, 5), dtype=np.int64)
         self._arena = np.zeros(0, dtype=np.uint8)
@@ -113,17 +115,17 @@ class FlatTable:
             if not text.isascii():
                 highest = max(highest, ord(max(text)))
             parts.append(text.encode("utf-8", "surrogatepass"))
-        data = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        data = np.frombuffer(b"".join([*parts, PADDING]), dtype=np.uint8)
         documents = np.zeros((len(parts), 3), dtype=np.int64)
         documents[:, 0] = list(accumulate(map(len, parts)))
         low, high = self._analysis.ngram_range
-        most = (len(data) // 2 + 1) * (high if grow else high - low + 1)
-        if grow:
-            self._reserve(most, len(data))
-        out = np.empty((most, 2), dtype=np.int32)
-        self._state[2], self._state[5] = grow, 0
+        out = np.empty(((len(data) // 2 + 1) * (high - low + 1), 2), dtype=np.int32)
         kinds, state = word_kinds(highest), self._state
-        self._core.count(data, kinds, documents, state, self._slots, self._nodes, self._arena, out)
+        state[2], state[5], state[7] = grow, 0, 0
+        while state[7] < len(parts):
+            self._core.count(data, kinds, documents, state, self._slots, self._nodes, self._arena, out)
+            if state[7] < len(parts):
+                self._reserve(len(parts[state[7]]))
         used = out[: self._state[5]]
         return Counted(
             used[:, 0].copy(),
@@ -134,35 +136,31 @@ class FlatTable:
 
     def terms(self) -> list[str]:
         """As `TermTable`."""
-        data, found = self._arena.tobytes(), []
+        words = self._arena[: self._state[4]].tobytes().decode("utf-8", "surrogatepass").split("\n")[:-1]
+        if len(words) == self._state[3]:
+            return words
+        found, left = [], iter(words)
         for start, size in self._nodes[: self._state[3], :2].tolist():
-            if size < 0:
-                found.append(f"{found[start]} {found[-1 - size]}")
-            else:
-                found.append(data[start : start + size].decode("utf-8", "surrogatepass"))
+            found.append(f"{found[start]} {found[-1 - size]}" if size < 0 else next(left))
         return found
 
     def document_counts(self) -> Int64[np.ndarray, " V"]:
         """As `TermTable`."""
         return self._nodes[: self._state[3], 2].copy()
 
-    def _reserve(self, nodes: int, size: int) -> None:
-        """Make room for so many more nodes and bytes."""
-        used, wanted = int(self._state[3]), int(self._state[3]) + nodes
-        if len(self._nodes) < wanted:
-            grown = np.zeros((max(wanted, 2 * used), 5), dtype=np.int64)
-            grown[:used] = self._nodes[:used]
-            self._nodes = grown
-        filled, bytes_wanted = int(self._state[4]), int(self._state[4]) + size
-        if len(self._arena) < bytes_wanted:
-            longer = np.zeros(max(bytes_wanted, 2 * filled), dtype=np.uint8)
-            longer[:filled] = self._arena[:filled]
-            self._arena = longer
-        if wanted > MOST:
-            raise DataError(f"More than {MOST:,} different words and n-grams: shorten ngram_range.")
-        if len(self._slots) < 4 * wanted:
-            self._slots = np.zeros(2 << (2 * wanted).bit_length(), dtype=np.int64)
-            self._core.place(self._state, self._slots, self._nodes, self._arena)
+    def _reserve(self, size: int) -> None:
+        """Make room for the new words and n-grams that a document of so many bytes may have."""
+        used, filled = int(self._state[3]), int(self._state[4])
+        wanted = max(2 * len(self._nodes), used + (size // 2 + 1) * self._analysis.ngram_range[1])
+        if used > MOST // 2:
+            raise DataError(f"More than {MOST // 2:,} different words and n-grams: shorten ngram_range.")
+        nodes = np.zeros((wanted, 5), dtype=np.int64)
+        nodes[:used] = self._nodes[:used]
+        arena = np.zeros(max(2 * len(self._arena), filled + size + 1 + len(PADDING)), dtype=np.uint8)
+        arena[:filled] = self._arena[:filled]
+        self._nodes, self._arena = nodes, arena
+        self._slots = np.zeros(2 << (2 * wanted - 1).bit_length(), dtype=np.int64)
+        self._core.place(self._state, self._slots, nodes, arena)
 
     def _is_word(self, text: str) -> bool:
         """Whether the rules can give this word."""
@@ -203,7 +201,7 @@ def word_kinds(highest: int) -> Any:
     return _kinds(next(size for size in (0x80, 0x3000, 0x10000, 0x110000) if highest < size))
 
 
-def batches(texts: Iterable[str], size: int = 1 << 20) -> Iterator[list[str]]:
+def batches(texts: Iterable[str], size: int = 1 << 18) -> Iterator[list[str]]:
     """Texts by some `size` characters at a time; UsageError for what is no text."""
     batch, seen = [], 0
     for number, text in enumerate(texts):

@@ -165,37 +165,35 @@ class _Parser:
     def _unusual(self, number: int, line: bytes) -> tuple[bytes, Float32[np.ndarray, " D"]]:
         """A word with spaces, where these are allowed; else what is wrong with the line."""
         reading, fields, wanted = self._reading, line.rstrip(b" \t\r\n").split(b" "), self._dimensions
-        if not line.strip():
-            raise reading.bad(number, "the line is empty: remove it, or give a word and its numbers.")
-        if line[:1] in b" \t":
-            raise reading.bad(number, "the line starts with a space, so its word is empty: remove it.")
         if wanted is None:
             # Only the first line of a file without a header comes here: how many numbers has it at its end?
             wanted = next((i for i, f in enumerate(reversed(fields)) if not _is_number(f)), len(fields) - 1)
-        word, tail = (
-            b" ".join(fields[:-wanted] if wanted else fields),
-            b" ".join(fields[-wanted:] if wanted else []),
-        )
-        row_D = numbers(tail)
-        if row_D is not None and len(row_D) == wanted > 0 and len(fields) > wanted + 1:
-            if not _is_number(fields[-wanted - 1]):
-                if reading.spaces:
-                    self._dimensions = wanted
-                    return word, row_D
-                raise reading.bad(
-                    number,
-                    f"the word {word.decode(errors='replace')!r} has a space in it: to allow that, read with spaces=True (--spaces).",
-                )
-        bad = next((field for field in fields[1:] if not _is_number(field)), None)
-        if bad is not None:
+        row_D = numbers(b" ".join(fields[-wanted:])) if 0 < wanted < len(fields) - 1 else None
+        if row_D is None or len(row_D) != wanted or _is_number(fields[-wanted - 1]) or line[:1] in b" \t":
+            raise reading.bad(number, self._why(line, fields, wanted))
+        word = b" ".join(fields[:-wanted])
+        if not reading.spaces:
+            shown = word.decode(errors="replace")
             raise reading.bad(
                 number,
-                f"{bad.decode(errors='replace')[:40]!r} is no number: a word and its numbers must stand on each line.",
+                f"the word {shown!r} has a space in it: to allow that, read with spaces=True (--spaces).",
             )
+        self._dimensions = wanted
+        return word, row_D
+
+    def _why(self, line: bytes, fields: list[bytes], wanted: int) -> str:
+        """What is wrong with a line."""
+        if not line.strip():
+            return "the line is empty: remove it, or give a word and its numbers."
+        if line[:1] in b" \t":
+            return "the line starts with a space, so its word is empty: remove it."
+        bad = next((field for field in fields[1:] if not _is_number(field)), None)
+        if bad is not None:
+            return f"{bad.decode(errors='replace')[:40]!r} is no number: a word and its numbers must stand on each line."
         source = "line 1 says" if self._claimed else "the first vector has"
-        raise reading.bad(
-            number,
-            f"the vector has {len(fields) - 1} numbers, and {source} {wanted}: the line was cut, or the lengths differ.",
+        return (
+            f"the vector has {len(fields) - 1} numbers, and {source} {wanted}: the line was cut, the lengths differ, or the word "
+            "has a space and a number in it."
         )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from lineal.errors import DataError
+
+KEPT = 1 << 30
+"""Bytes of unit rows that are kept in memory."""
 
 
 class Vectors:
@@ -81,6 +84,12 @@ class Vectors:
     def first(self, count: int) -> Vectors:
         """Those of the first `count` words, which are the most frequent in most files."""
         return Vectors(self.words[:count], self.matrix[:count])
+
+    def unit_blocks(self, rows: int = 1 << 16) -> Iterator[tuple[int, Float32[np.ndarray, "N D"]]]:
+        """`unit` in blocks, each with its first row: made on the way, block by block, where all of it would take too much memory."""
+        kept = "unit" in self.__dict__ or self.matrix.nbytes <= KEPT
+        for at in range(0, len(self), rows):
+            yield at, self.unit[at : at + rows] if kept else unit_rows(self.matrix[at : at + rows])
 
     def _nearest(self, word: str) -> str:
         for other in (word.lower(), word.capitalize(), word.upper()):

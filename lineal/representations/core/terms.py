@@ -2,7 +2,7 @@
 """Counting the words and word n-grams of documents, on flat arrays.
 
 A node is a word or an n-gram; an n-gram is its first n - 1 words, which are a node, and one word more. Columns of `nodes`:
-where the word's bytes start in `arena`, and how many they are (of an n-gram: the node before its last word, and -1 - the node of
+where the word's bytes start in `arena`, where a line feed ends it, and how many they are (of an n-gram: the node before its last word, and -1 - the node of
 that word); in how many documents it is (-1: a stop word, which is passed over); the last of them; its place in `out`.
 A slot of the table is a key and one more than a node; 0, 0 where it is free.
 """
@@ -18,7 +18,25 @@ NODES = cython.declare(cython.int, 3)
 BYTES = cython.declare(cython.int, 4)
 WRITTEN = cython.declare(cython.int, 5)
 SERIAL = cython.declare(cython.int, 6)
-CHAIN = cython.declare(cython.int, 7)
+DONE = cython.declare(cython.int, 7)
+CHAIN = cython.declare(cython.int, 8)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+def _eight(data: cython.const[cython.uchar][::1], at: cython.Py_ssize_t) -> cython.ulonglong:
+    """Eight bytes as a number, the first the lowest: one load, where the compiler sees it."""
+    return (
+        cython.cast(cython.ulonglong, data[at])
+        | cython.cast(cython.ulonglong, data[at + 1]) << 8
+        | cython.cast(cython.ulonglong, data[at + 2]) << 16
+        | cython.cast(cython.ulonglong, data[at + 3]) << 24
+        | cython.cast(cython.ulonglong, data[at + 4]) << 32
+        | cython.cast(cython.ulonglong, data[at + 5]) << 40
+        | cython.cast(cython.ulonglong, data[at + 6]) << 48
+        | cython.cast(cython.ulonglong, data[at + 7]) << 56
+    )
 
 
 @cython.cfunc
@@ -27,19 +45,19 @@ CHAIN = cython.declare(cython.int, 7)
 def _word_key(
     data: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, size: cython.Py_ssize_t
 ) -> cython.longlong:
-    """Below 2^60; the word itself and its length up to seven bytes, a hash above 2^59 beyond."""
+    """Below 2^60; the word itself and its length up to seven bytes, a hash above 2^59 beyond. Seven bytes more must be there."""
     factor: cython.ulonglong = 0x9E3779B97F4A7C15
     ones: cython.ulonglong = 0xFFFFFFFFFFFFFFFF
     one: cython.ulonglong = 1
     word: cython.ulonglong = 0
     i: cython.Py_ssize_t
     if size < 8:
-        for i in range(size):
-            word |= cython.cast(cython.ulonglong, data[at + i]) << cython.cast(cython.ulonglong, 8 * i)
+        word = _eight(data, at) & ((one << (8 * size)) - 1)
         return cython.cast(cython.longlong, word | cython.cast(cython.ulonglong, size) << 56)
-    for i in range(size):
-        word = ((word ^ data[at + i]) * factor) & ones
+    for i in range(0, size - 8, 8):
+        word = ((word ^ _eight(data, at + i)) * factor) & ones
         word ^= word >> 29
+    word = ((word ^ _eight(data, at + size - 8)) * factor) & ones
     return cython.cast(cython.longlong, (word >> 8) | one << 59)
 
 
@@ -105,7 +123,8 @@ def _find_word(
     nodes[node, 3] = -1
     for i in range(size):
         arena[state[BYTES] + i] = data[at + i]
-    state[BYTES] += size
+    arena[state[BYTES] + size] = 10
+    state[BYTES] += size + 1
     slots[2 * slot] = key
     slots[2 * slot + 1] = node + 1
     return node
@@ -210,15 +229,17 @@ def count(
     arena: cython.uchar[::1],
     out: cython.int[:, ::1],
 ) -> None:
-    """Count the terms of documents that stand one after another in `data`, in UTF-8.
+    """Count the terms of documents that stand one after another in `data`, in UTF-8, with seven bytes more at the end.
 
     kinds: for each code point, 1 where it belongs to a word; a word has at least two characters. documents: column 0, where
     each ends in `data`; 1, where its rows of `out` (node, count) end; 2, how many terms it has. state: the shortest and the
     longest n-gram, whether new ones are taken, the nodes, bytes of `arena` and rows of `out` that are in use, the number of
-    documents before, and room for as many nodes as the longest n-gram has words. The caller sees that there is room:
-    for each byte of `data` one of `arena`, and for every second one as many nodes and rows as an n-gram has words at most.
+    documents so far, how many of these are done, and room for as many nodes as the longest n-gram has words. It goes on with
+    the first document that is not done, and stops before one that might have more new words than `nodes` and `arena` have
+    room for; `slots` (a power of two, twice) must be four times as long as `nodes` at least, `out` have room for every n-gram.
     """
-    i: cython.Py_ssize_t = 0
+    i: cython.Py_ssize_t = documents[state[DONE] - 1, 0] if state[DONE] > 0 else 0
+    most: cython.Py_ssize_t
     d: cython.Py_ssize_t
     end: cython.Py_ssize_t
     start: cython.Py_ssize_t
@@ -229,8 +250,14 @@ def count(
     terms: cython.Py_ssize_t
     node: cython.Py_ssize_t
     with cython.nogil:
-        for d in range(documents.shape[0]):
+        for d in range(state[DONE], documents.shape[0]):
             end = documents[d, 0]
+            most = (end - i) // 2 + 1
+            if state[GROW] != 0 and (
+                state[NODES] + most * state[N_MAX] > nodes.shape[0]
+                or state[BYTES] + end - i + 1 > arena.shape[0] - 8
+            ):
+                break
             seen = 0
             terms = 0
             letters = 0
@@ -271,6 +298,7 @@ def count(
             documents[d, 1] = state[WRITTEN]
             documents[d, 2] = terms
             state[SERIAL] += 1
+            state[DONE] += 1
 
 
 def place(
@@ -279,7 +307,7 @@ def place(
     nodes: cython.longlong[:, ::1],
     arena: cython.const[cython.uchar][::1],
 ) -> None:
-    """Fill an empty table with all nodes."""
+    """Fill an empty table with all nodes; behind the words in `arena` must be seven bytes more."""
     mask: cython.Py_ssize_t = slots.shape[0] // 2 - 1
     one: cython.longlong = 1
     node: cython.Py_ssize_t
