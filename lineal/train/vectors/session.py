@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from lineal.train.run import Run
 from lineal.train.vectors.options import VectorsRunOptions
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Vectors in training."""
 
