@@ -57,7 +57,9 @@ class Glossary:
         self.method, self.pairs = method, pairs
         self.size = padded(method.dim)
         self.words, self.contexts = (self._table(words, mix_seed) for mix_seed in (2 * seed, 2 * seed + 1))
-        self.word_bias, self.context_bias = (np.tile(np.float32([0, 1]), (words, 1)) for _ in range(2))
+        self.word_bias, self.context_bias = (
+            np.tile(np.array([0, 1], np.float32), (words, 1)) for _ in range(2)
+        )
 
     def _table(self, words: int, seed: int) -> NDArray[np.float32]:
         table = aligned(words, 2 * self.size)

@@ -29,7 +29,7 @@ def plainly(model: Glossary) -> float:
 
 
 def test_the_weight_is_capped() -> None:
-    count = np.float32([0, 5, 10, 1000])
+    count = np.array([0, 5, 10, 1000], np.float32)
     np.testing.assert_allclose(METHOD.weight(count), [0, 0.5**0.75, 1, 1], rtol=1e-6)
 
 
