@@ -2,6 +2,8 @@
 
 RECIPES = {
     "demo": "lineal.recipes.demo",
+    "word2vec": "lineal.recipes.word2vec",
+    "glove": "lineal.recipes.glove",
     "transformer": "lineal.recipes.transformer",
     "gpt": "lineal.recipes.gpt",
     "bert": "lineal.recipes.bert",

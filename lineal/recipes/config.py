@@ -28,6 +28,14 @@ from lineal.train.options import (
     to_json,
     with_options,
 )
+from lineal.train.vectors.options import (
+    GloveConfig,
+    GloveOptions,
+    VectorsRunOptions,
+    Word2VecConfig,
+    Word2VecOptions,
+    WordsOptions,
+)
 
 __all__ = [
     "AlgorithmOptions",
@@ -43,6 +51,8 @@ __all__ = [
     "ExpertOptions",
     "FinetuneConfig",
     "GPTConfig",
+    "GloveConfig",
+    "GloveOptions",
     "LanguageConfig",
     "MixtureConfig",
     "ModelOptions",
@@ -55,6 +65,10 @@ __all__ = [
     "StepAlgorithmOptions",
     "TaskOptions",
     "TuningOptions",
+    "VectorsRunOptions",
+    "Word2VecConfig",
+    "Word2VecOptions",
+    "WordsOptions",
     "from_json",
     "to_json",
     "with_options",

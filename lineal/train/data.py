@@ -7,7 +7,7 @@ and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -169,6 +169,42 @@ def read_documents(
     rows = read_rows(source, on_bad_row=on_bad_row, report=report)
     rows = map_fields(rows, {text_field: text_field}, on_bad_row=on_bad_row, report=report)
     return [row[text_field] for row in rows.rows]
+
+
+def stream_documents(
+    source: str | Path,
+    *,
+    text_field: str = "text",
+    on_bad_row: str = "error",
+    report: Callable[[str], None] = warn,
+) -> Iterator[Iterable[str]]:
+    """The lines of each document, one after another, so that a file may be larger than memory.
+
+    As for `read_documents` a TXT file is one document, and each row of any other source is one. Raises DataError as it
+    does, for TXT too where a line is no UTF-8, which "skip" and "warn" leave out.
+    """
+    tally, name = _Tally(on_bad_row, report), str(source)
+    if not name.startswith("hf:") and format_of(Path(source)) == "txt":
+        yield _texts(READERS["txt"](Path(source), text_field), tally, text_field, name)
+        return
+    parsed = read_hub(name) if name.startswith("hf:") else READERS[format_of(Path(source))](Path(source), "")
+    for text in _texts(parsed, tally, text_field, name):
+        yield text.splitlines()
+
+
+def _texts(parsed: Parsed, tally: _Tally, text_field: str, name: str) -> Iterator[str]:
+    kept = 0
+    for place, item in parsed:
+        if isinstance(item, Bad):
+            tally.bad(f"{place}{item.column and f':{item.column}'}: {item.reason}")
+        elif problem := _problem(item, "text", text_field):
+            tally.bad(f"{place}: {problem}")
+        elif isinstance(item[text_field], str):
+            kept += 1
+            yield item[text_field]
+    tally.close(name, kept)
+    if not kept:
+        raise DataError(f"{name}: there is no text in it. Check that it is the file you mean.")
 
 
 def is_data_file(name: str) -> bool:

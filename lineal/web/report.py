@@ -338,6 +338,9 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
             (f"lineal run finetune --model {path} --data FILE", "tune it on labelled texts"),
             others,
         ]
+    if run.recipe in ("word2vec", "glove"):
+        vectors = shlex.quote(str(run.path / "final" / "vectors.bin"))
+        return [(f"lineal vectors near {vectors} WORD", "the words nearest to one"), others]
     before, after = moments(run)
     prompt = next((s.prompt for s in (*after, *before) if s.prompt.isprintable() and len(s.prompt) < 200), "")
     commands = []
