@@ -3,6 +3,9 @@
 RECIPES = {
     "demo": "lineal.recipes.demo",
     "transformer": "lineal.recipes.transformer",
+    "ulmfit": "lineal.recipes.ulmfit",
+    "elmo": "lineal.recipes.elmo",
+    "tagger": "lineal.recipes.tagger",
     "gpt": "lineal.recipes.gpt",
     "finetune": "lineal.recipes.finetune",
     "pretrain": "lineal.recipes.pretrain",

@@ -27,11 +27,23 @@ from lineal.train.options import (
     to_json,
     with_options,
 )
+from lineal.train.recurrent.elmo_options import BiLMOptions, ElmoRecipeConfig, SentencesOptions
+from lineal.train.recurrent.options import (
+    DocumentOptions,
+    ReaderOptions,
+    StageOptions,
+    StepOptions,
+    ULMFiTConfig,
+)
+from lineal.train.tagging.options import TaggerConfig, TaggerOptions, TagOptions
 
 __all__ = [
     "AlgorithmOptions",
+    "BiLMOptions",
     "CorpusOptions",
     "DataOptions",
+    "DocumentOptions",
+    "ElmoRecipeConfig",
     "EnvironmentConfig",
     "EnvironmentOptions",
     "EnvironmentRunOptions",
@@ -45,11 +57,19 @@ __all__ = [
     "Paper",
     "PolicyGradientConfig",
     "PolicyOptions",
+    "ReaderOptions",
     "RunOptions",
     "SamplingOptions",
+    "SentencesOptions",
+    "StageOptions",
     "StepAlgorithmOptions",
+    "StepOptions",
+    "TagOptions",
+    "TaggerConfig",
+    "TaggerOptions",
     "TaskOptions",
     "TuningOptions",
+    "ULMFiTConfig",
     "from_json",
     "to_json",
     "with_options",

@@ -18,6 +18,7 @@ from lineal.errors import ModelError, UsageError
 from lineal.generate.prefill import evaluating
 from lineal.models.finetuned import FineTuned
 from lineal.models.hf import load_model
+from lineal.models.hf.awd import is_awd
 from lineal.tokenizers import Tokenizer, load_tokenizer
 from lineal.train.build import model_folder
 from lineal.train.checkpoint import tensor_chunks
@@ -152,6 +153,10 @@ def _facts(record: Any, outputs: int) -> Facts:
 def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
     """The fine-tuned model of a run or of its folder; ModelError where there is none."""
     folder = model_folder(str(name))
+    if is_awd(folder) and (folder / RECORD).is_file():
+        from lineal.train.recurrent.predictor import load_document_predictor
+
+        return load_document_predictor(folder, device)
     if not (folder / RECORD).is_file():
         raise ModelError(
             f"{name} is not fine-tuned (no {RECORD}): lineal run finetune --model {name} makes one that is."
