@@ -38,6 +38,8 @@ COMMANDS = {
     "predict": Command(
         "predict RUN < FILE", "classes or scores from a fine-tuned model", "lineal.cli_predict:predict"
     ),
+    "embed": Command("embed RUN < FILE > OUT.npy", "texts as vectors, one a line", "lineal.cli_embed:embed"),
+    "fill": Command("fill RUN 'the [MASK] sat'", "hidden words filled in by BERT", "lineal.cli_embed:fill"),
     "eval": Command(
         "eval MODEL --data FILE",
         "pass@1 and pass@k; returns, of a control run",

@@ -68,10 +68,15 @@ def _load(name: str, options: PredictOptions) -> Predictor:
 def _line(found: Prediction, as_json: bool) -> str:
     from lineal.train.console import clean
 
-    if as_json:
-        told = {"label": found.label, "probabilities": found.probabilities}
-        return json.dumps({"score": found.score} if found.label is None else told)
-    return f"{found.score:.6g}" if found.label is None else clean(found.label)
+    told: dict[str, Any] = {"label": found.label, "probabilities": found.probabilities}
+    plain = found.label
+    if found.answer is not None:
+        told, plain = {"answer": found.answer, "certainty": found.certainty}, found.answer
+    elif found.tags:
+        told, plain = {"tags": found.tags}, " ".join(found.tags)
+    elif found.score is not None:
+        told, plain = {"score": found.score}, f"{found.score:.6g}"
+    return json.dumps(told) if as_json else clean(plain or "")
 
 
 def _rows(model: Predictor, texts: list[str], options: PredictOptions) -> Iterator[tuple[str, ...]]:
@@ -102,17 +107,22 @@ def _columns(model: Predictor) -> TaskOptions:
     return TaskOptions(**values)
 
 
-def _standard_input(columns: TaskOptions) -> Iterator[tuple[str, ...]]:
-    from lineal.train.finetune.tasks import texts_of
-
+def input_lines() -> Iterator[tuple[str, str]]:
+    """The lines of standard input with the place of each; DataError for one that is not UTF-8."""
     for number, raw in enumerate(sys.stdin.buffer, 1):
         place = f"standard input:{number}"
         try:
-            line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            yield place, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{place}: byte 0x{raw[error.start]:02x} is not UTF-8: convert it first (iconv)."
             ) from error
+
+
+def _standard_input(columns: TaskOptions) -> Iterator[tuple[str, ...]]:
+    from lineal.train.finetune.tasks import texts_of
+
+    for place, line in input_lines():
         yield (
             texts_of(_object(line, place), columns, place)
             if line.startswith("{")
@@ -128,11 +138,11 @@ def _object(line: str, place: str) -> dict[str, Any]:
 
 
 def _plain(line: str, columns: TaskOptions, place: str) -> tuple[str, ...]:
-    if columns.task != "classification":
+    if columns.task not in ("classification", "tagging"):
         raise DataError(
             f"{place}: {columns.task} takes several texts: give JSON objects with the columns "
             f"{columns.text_field!r}, ..., or --data FILE."
         )
     if not line.strip():
         raise DataError(f"{place}: the line is empty: there is nothing to read.")
-    return (line,)
+    return tuple(line.split()) if columns.task == "tagging" else (line,)

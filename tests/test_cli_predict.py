@@ -10,7 +10,7 @@ import pytest
 
 from lineal.cli import main
 from lineal.models.decoder import Decoder, gpt1_config
-from lineal.models.finetuned import FineTuned
+from lineal.models.finetuned import DecoderBody, FineTuned
 from lineal.models.hf import save_model
 from lineal.tokenizers.training import Learning, train
 from lineal.train.finetune.inputs import extended
@@ -21,7 +21,7 @@ def make(folder: Path, kind: str, columns: dict) -> Path:
     """A folder with a random fine-tuned model."""
     tokenizer, marks = extended(train("bpe", texts=["a fine film"] * 5, learning=Learning(vocab_size=280)))
     decoder = Decoder(gpt1_config(marks.extract + 1, 16, 1, 2, 64, 24)).initialise(0)
-    model = FineTuned(decoder, kind, 2, 0.0)
+    model = FineTuned(DecoderBody(decoder), kind, 2, 0.0)
     facts = Facts(kind, ("no", "yes"), marks, columns={"task": kind, **columns})
     save_model(decoder, folder)
     tokenizer.save(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -81,10 +82,55 @@ def sinusoid(count: int, width: int, dtype: torch.dtype = torch.float32) -> Floa
     return torch.stack((angle_TI.sin(), angle_TI.cos()), -1).flatten(1).to(dtype)
 
 
+@runtime_checkable
+class LayerShape(Protocol):
+    """What a layer must know of its model's configuration."""
+
+    @property
+    def width(self) -> int:
+        """Of a position's state."""
+        ...
+
+    @property
+    def inner(self) -> int:
+        """Width inside the feed-forward layer."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """Of attention."""
+        ...
+
+    @property
+    def dropout(self) -> float:
+        """On each sublayer's output."""
+        ...
+
+    @property
+    def attention_dropout(self) -> float:
+        """On the attention weights."""
+        ...
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether attention's projections have one."""
+        ...
+
+    @property
+    def activation(self) -> str:
+        """Of the feed-forward layer, by name."""
+        ...
+
+    @property
+    def norm_eps(self) -> float:
+        """Added to the variance."""
+        ...
+
+
 class FeedForward(nn.Module):
     """max(0, x W_1 + b_1) W_2 + b_2 (eq. 2)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: LayerShape):
         super().__init__()
         self.up = nn.Linear(config.width, config.inner)
         self.down = nn.Linear(config.inner, config.width)
@@ -98,7 +144,7 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """norm(x + sublayer(x)), for self-attention and then for the feed-forward layer."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: LayerShape):
         super().__init__()
         parts = config.width, config.heads, config.attention_bias, config.attention_dropout
         self.attention, self.attention_norm = SelfAttention(*parts), LayerNorm(config.width, config.norm_eps)

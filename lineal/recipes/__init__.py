@@ -7,6 +7,7 @@ RECIPES = {
     "elmo": "lineal.recipes.elmo",
     "tagger": "lineal.recipes.tagger",
     "gpt": "lineal.recipes.gpt",
+    "bert": "lineal.recipes.bert",
     "finetune": "lineal.recipes.finetune",
     "pretrain": "lineal.recipes.pretrain",
     "sft": "lineal.recipes.sft",

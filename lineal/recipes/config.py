@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lineal.train.bert_options import BertRunConfig, DocumentOptions, EncoderOptimiserOptions, EncoderOptions
 from lineal.train.environment_options import (
     EnvironmentConfig,
     EnvironmentOptions,
@@ -39,11 +40,14 @@ from lineal.train.tagging.options import TaggerConfig, TaggerOptions, TagOptions
 
 __all__ = [
     "AlgorithmOptions",
+    "BertRunConfig",
     "BiLMOptions",
     "CorpusOptions",
     "DataOptions",
     "DocumentOptions",
     "ElmoRecipeConfig",
+    "EncoderOptimiserOptions",
+    "EncoderOptions",
     "EnvironmentConfig",
     "EnvironmentOptions",
     "EnvironmentRunOptions",

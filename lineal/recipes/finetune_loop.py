@@ -4,44 +4,44 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lineal.errors import UsageError
-from lineal.models.attention import Attention
-from lineal.models.decoder import Block, Decoder
-from lineal.models.finetuned import FineTuned, widened
-from lineal.models.hf import save_model
+from lineal.models.dropout import Masks
+from lineal.models.finetuned import FineTuned
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
 from lineal.recipes.config import FinetuneConfig
-from lineal.train.build import build_model
+from lineal.train.build import model_folder
 from lineal.train.console import note
 from lineal.train.device import Shape
 from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
-from lineal.train.finetune.inputs import extended, lay_out, micro_batches
+from lineal.train.finetune.answers import span_targets
+from lineal.train.finetune.bodies import BODIES, family_of
+from lineal.train.finetune.inputs import Framed, lay_out, micro_batches, places
+from lineal.train.finetune.judging import judge
 from lineal.train.finetune.predictor import Facts, Predictor, save_predictor
-from lineal.train.finetune.scores import Agreement, Scores, agreement, scores
+from lineal.train.finetune.scores import Scores
 from lineal.train.finetune.tasks import Labelled, LabelledTask, read_task
 from lineal.train.guard import Guard
 from lineal.train.order import Order
 from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.session import autocast_dtype, model_card, over, place_as, restore, save, scheduled
-
-SHOWN = 8
-"""Rows told wrong, and told right, that the report shows."""
+from lineal.train.session import autocast_dtype, over, place_as, restore, save, scheduled
 
 
 @dataclass
 class Parts:
-    """What the loop works with; rows: the training rows' sequences."""
+    """What the loop works with; rows: the training rows' sequences; targets: of their decisions."""
 
     task: LabelledTask
-    rows: list[list[list[int]]]
+    rows: list[list[Framed]]
+    targets: list[list[float]]
     predictor: Predictor
     optimiser: torch.optim.Optimizer
     order: Order
@@ -55,14 +55,15 @@ def plan(config: FinetuneConfig) -> list[str]:
     size = sum(p.numel() for p in predictor.model.parameters())
     sample = predictor.encode([row.texts for row in task.train[:200]])
     tokens = sum(len(s) for row in sample for s in row) / len(sample)
-    told = f"{len(task.labels)} classes" if task.labels else "a score"
-    batch = config.tuning.batch_size
+    told = f"{len(task.labels)} classes" if task.labels else "a place" if task.kind == "span" else "a score"
+    batch, weight = config.tuning.batch_size, auxiliary(config, predictor)
+    beside = f" + {weight:g} mean over tokens of log π(token)" if weight else ""
     return [
-        f"maximise mean over rows of log p(label | texts) + {config.tuning.auxiliary:g} mean over tokens of log π(token)"
-        if task.labels
-        else f"minimise squared error of standardised scores - {config.tuning.auxiliary:g} mean log π(token)",
+        f"maximise mean over decisions of log p(label | texts){beside}"
+        if task.labels or task.kind == "span"
+        else f"maximise minus the squared error of standardised scores{beside}",
         f"data: {len(task.train):,} rows to train on, {len(task.held):,} to evaluate on; {task.kind}, {told}",
-        f"model {predictor.model.decoder.config.layout}: {size:,} parameters, the head's included",
+        f"model {predictor.facts.family}: {size:,} parameters, the head's included",
         f"a step: {batch} rows x {tokens:.0f} tokens, {steps_of(config, len(task.train)):,} steps",
         f"memory, about: weights, gradients and optimiser {16 * size / 2**20:.0f} MiB",
     ]
@@ -75,44 +76,56 @@ def steps_of(config: FinetuneConfig, rows: int) -> int:
     return max(1, math.ceil(config.tuning.epochs * rows / config.tuning.batch_size))
 
 
-def _predictor(config: FinetuneConfig, task: LabelledTask) -> Predictor:
-    if config.model.model is None:
+def auxiliary(config: FinetuneConfig, predictor: Predictor) -> float:
+    """The weight of the language-modelling loss: the one asked for, else the one usual for the model."""
+    body, asked = predictor.model.body, config.tuning.auxiliary
+    if asked and not body.auxiliary:
         raise UsageError(
-            "finetune needs --model: a run of gpt or pretrain, a model folder, or hf:OWNER/NAME."
+            f"--auxiliary {asked:g}: a model of the family {predictor.facts.family} has no next-token loss; leave it out."
         )
-    decoder, tokenizer = build_model(config.model, "", 0, config.run.seed)
-    if config.tuning.fresh:
-        decoder = Decoder(decoder.config).initialise(config.run.seed)
-    tokenizer, marks = extended(tokenizer)
-    decoder = widened(decoder, marks.extract + 1, config.run.seed)
-    _set_dropout(decoder, config.model.dropout)
-    facts = Facts(task.kind, task.labels, marks, task.mean, task.spread, asdict(config.task))
-    model = FineTuned(decoder, task.kind, task.outputs, config.tuning.head_dropout, config.run.seed)
-    return Predictor(model, tokenizer, facts, token_budget=config.tuning.token_budget)
+    return body.auxiliary if asked is None else asked
 
 
-def _set_dropout(decoder: Decoder, rate: float) -> None:
-    """The dropout of embeddings, sums and attention, whatever the model was trained with."""
-    decoder.config = replace(decoder.config, dropout=rate)
-    for block in decoder.modules():
-        if isinstance(block, Block | Attention):
-            block.dropout = rate
+def _predictor(config: FinetuneConfig, task: LabelledTask) -> Predictor:
+    options, tuning = config.model, config.tuning
+    if options.model is None:
+        raise UsageError(
+            "finetune needs --model: a run of gpt, bert or pretrain, a model folder, or hf:OWNER/NAME."
+        )
+    folder = model_folder(options.model)
+    family = family_of(folder)
+    words = Path(options.tokenizer) if options.tokenizer else folder
+    body, tokenizer, marks = BODIES[family].prepare(folder, words, tuning.fresh, config.run.seed)
+    body.set_dropout(options.dropout)
+    facts = Facts(task.kind, task.labels, marks, task.mean, task.spread, asdict(config.task), family)
+    model = FineTuned(body, task.kind, task.outputs, tuning.head_dropout, config.run.seed)
+    return Predictor(model, tokenizer, facts, token_budget=tuning.token_budget)
+
+
+def targets_of(row: Labelled, framed: list[Framed], predictor: Predictor) -> list[float]:
+    """What is right for each decision of a row."""
+    if predictor.facts.kind == "span":
+        assert isinstance(row.target, tuple)
+        return [*span_targets(framed, places(predictor.tokenizer, row.texts[1])[1], row.target)]
+    return list(row.target) if isinstance(row.target, tuple) else [row.target]
 
 
 def build(config: FinetuneConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
     """Rows, model and optimiser, placed on their device."""
     task = read_task(config.task)
     predictor, options = _predictor(config, task), config.tuning
-    shape = predictor.model.decoder.config
+    auxiliary(config, predictor)
+    width = predictor.model.body.width
     rows = predictor.encode([row.texts for row in task.train])
+    targets = [targets_of(row, framed, predictor) for row, framed in zip(task.train, rows, strict=True)]
     tokens = options.batch_size * max(len(s) for row in rows for s in row)
-    device = place_as(Shape(shape.width, shape.inner, tokens), predictor.model, run, config.model, ranks)
+    device = place_as(Shape(width, 4 * width, tokens), predictor.model, run, config.model, ranks)
     predictor.half = autocast_dtype(device)
     optimiser = adamw(
         dict(predictor.model.named_parameters()), options.learning_rate, betas=(options.beta1, options.beta2),
         weight_decay=options.weight_decay,
     )  # fmt: skip
-    return Parts(task, rows, predictor, optimiser, Order(len(rows), config.run.seed), ranks)
+    return Parts(task, rows, targets, predictor, optimiser, Order(len(rows), config.run.seed), ranks)
 
 
 def run(config: FinetuneConfig, run: Run) -> None:
@@ -141,7 +154,7 @@ def _train(config: FinetuneConfig, run: Run, parts: Parts) -> None:
             (late,) = ranks.any(over(options, started, tokens))
             last = late or step == steps
             if options.eval_every and step % options.eval_every == 0 and not last:
-                metrics |= evaluate(parts)[0].metrics()
+                metrics |= judge(parts.predictor, parts.task)[0].metrics()
             run.log(step, metrics)
             spent = time.monotonic() - begun
             run.time(step, {"step_time": spent, "tokens_per_second": metrics["tokens"] / spent})
@@ -165,71 +178,64 @@ def train_step(config: FinetuneConfig, parts: Parts, step: int, guard: Guard) ->
     model.train()
     # Dropout draws from torch's own generator: seeded by the step, so that a resumed run draws the same.
     torch.manual_seed(((config.run.seed << 32) + step) ^ (ranks.rank << 44))
+    model.body.masks = Masks(config.run.seed, step, ranks.rank)
     parts.optimiser.zero_grad(set_to_none=True)
     index = parts.order.batch(step - 1, options.batch_size)
     mine = ranks.mine(index)
-    sums_3, tokens = torch.zeros(3, dtype=torch.float64), 0
+    sums_3, tokens, weight = torch.zeros(3, dtype=torch.float64), 0, auxiliary(config, parts.predictor)
+    whole = sum(len(parts.targets[i]) for i in index)
     for group in micro_batches([parts.rows[i] for i in mine], options.token_budget):
         chosen = [mine[i] for i in group]
-        told, language, hits, count = _losses(parts, chosen, options.auxiliary)
-        ((told + options.auxiliary * language) / len(index)).backward()
+        told, language, hits, count = _losses(parts, chosen, weight)
+        (told / whole + weight * language / len(index)).backward()
         sums_3 += torch.stack([told.detach().double(), language.detach().double(), hits.double()]).cpu()
         tokens += count
     parameters = list(model.parameters())
     sum_gradients(parameters, ranks)
     norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm or math.inf)
-    told, language, hits = (ranks.sum(sums_3) / len(index)).tolist()
+    each_3 = torch.tensor([whole, len(index), whole], dtype=torch.float64)
+    told, language, hits = (ranks.sum(sums_3) / each_3).tolist()
     guard.watch(step)
-    if guard.finite(float(norm), loss=told + options.auxiliary * language):
+    if guard.finite(float(norm), loss=told + weight * language):
         parts.optimiser.step()
     model.eval()
     found = {"loss": told, "grad_norm": float(norm), "tokens": float(sum(ranks.gather_json(tokens)))}
-    found |= {"language_loss": language} if options.auxiliary else {}
-    return found | ({"accuracy": hits} if parts.task.labels else {})
+    found |= {"language_loss": language} if weight else {}
+    return found | ({"accuracy": hits} if parts.task.labels or parts.task.kind == "span" else {})
 
 
-def _losses(parts: Parts, chosen: list[int], auxiliary: float) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Summed over rows: -log p(label) or the squared error, the mean language loss, right ones; and the tokens."""
+def _losses(parts: Parts, chosen: list[int], weight: float) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Summed: -log p(right) or the squared error over decisions, the mean language loss over rows, right ones; tokens."""
     task, model = parts.task, parts.predictor.model
-    device = model.decoder.device
+    device = model.body.device
     inputs = lay_out([parts.rows[i] for i in chosen], device)
-    target_B = torch.tensor([task.train[i].target for i in chosen], device=device)
+    target_M = torch.tensor([x for i in chosen for x in parts.targets[i]], device=device)
     with parts.predictor.precision():
-        score_BC, hidden_NTD = model(inputs.token_NT, inputs.last_N, inputs.each)
-        language = score_BC.new_zeros(())
-        if auxiliary:
-            each_N = model.language_loss(hidden_NTD, inputs.token_NT, inputs.mask_NT)
+        score_MC, hidden_NTD = model(inputs)
+        language = score_MC.new_zeros(())
+        if weight:
+            each_N = model.body.language_loss(hidden_NTD, inputs)
             language = each_N.view(-1, inputs.each).mean(1).sum()
-    wide_BC = score_BC.float() if score_BC.dtype == torch.bfloat16 else score_BC
-    if task.labels:
-        told = F.cross_entropy(wide_BC, target_B.long(), reduction="sum")
-        hits = (wide_BC.argmax(-1) == target_B.long()).sum()
+    wide_MC = score_MC.float() if score_MC.dtype == torch.bfloat16 else score_MC
+    if task.labels or task.kind == "span":
+        told = F.cross_entropy(wide_MC, target_M.long(), reduction="sum")
+        hits = (wide_MC.argmax(-1) == target_M.long()).sum()
     else:
-        told = (wide_BC[:, 0] - (target_B.to(wide_BC) - task.mean) / task.spread).square().sum()
+        told = (wide_MC[:, 0] - (target_M.to(wide_MC) - task.mean) / task.spread).square().sum()
         hits = torch.zeros((), device=device)
     return told, language, hits, int(inputs.mask_NT.sum())
-
-
-def evaluate(parts: Parts) -> tuple[Scores | Agreement, Tensor]:
-    """The scores on the rows to evaluate on, and the head's raw numbers [B, C] for each."""
-    task, predictor = parts.task, parts.predictor
-    raw_BC = predictor.raw(predictor.encode([row.texts for row in task.held]))
-    target_B = torch.tensor([row.target for row in task.held], dtype=torch.float64)
-    if not task.labels:
-        return agreement(task.mean + task.spread * raw_BC[:, 0].double(), target_B), raw_BC
-    return scores(raw_BC.double().softmax(-1), target_B.long(), task.labels), raw_BC
 
 
 def _finish(run: Run, parts: Parts, step: int) -> None:
     ranks, task, predictor = parts.ranks, parts.task, parts.predictor
     if ranks.tell(run.final.exists()):
         return
-    found, raw_BC = evaluate(parts)
+    found, shown = judge(predictor, task)
     run.log(step, found.metrics() | {"eval/prompts": len(task.held), "eval/final": True})
     if isinstance(found, Scores):
         run.sample(step, found.record())
-        for record in _shown(task, raw_BC):
-            run.sample(step, {"kind": "eval", **record})
+    for record in shown:
+        run.sample(step, {"kind": "eval", **record})
     line = ", ".join(
         f"{name.removeprefix('eval/').replace('_', ' ')} {value:.4f}"
         for name, value in found.metrics().items()
@@ -237,30 +243,18 @@ def _finish(run: Run, parts: Parts, step: int) -> None:
     note(f"step {step}: {len(task.held):,} rows: {line}")
     if ranks.first:
         facts = {"task": task.kind, "steps": step, **{k: f"{v:.4f}" for k, v in found.metrics().items()}}
-        decoder, tokenizer = predictor.model.decoder, predictor.tokenizer
         with run.final_folder() as folder:
-            save_model(
-                decoder, folder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id
-            )
-            tokenizer.save(folder)
+            BODIES[predictor.facts.family].save(predictor.model.body, folder, predictor.tokenizer)
+            predictor.tokenizer.save(folder)
             save_predictor(folder, predictor)
-            (folder / "README.md").write_text(model_card("finetune", decoder, facts), encoding="utf-8")
+            (folder / "README.md").write_text(_card(predictor, facts), encoding="utf-8")
 
 
-def _shown(task: LabelledTask, raw_BC: Tensor) -> list[dict]:
-    """The surest of the wrong rows and of the right ones."""
-    confidence_B, said_B = raw_BC.softmax(-1).max(-1)
-    order = sorted(range(len(task.held)), key=lambda i: -confidence_B[i].item())
-    right = [i for i in order if said_B[i] == task.held[i].target]
-    wrong = [i for i in order if said_B[i] != task.held[i].target]
-    return [_record(task, task.held[i], int(said_B[i])) for i in wrong[:SHOWN] + right[:SHOWN]]
-
-
-def _record(task: LabelledTask, row: Labelled, said: int) -> dict:
-    gold = int(row.target)
-    return {
-        "prompt": "\n".join(row.texts),
-        "completions": [task.labels[said]],
-        "rewards": [float(said == gold)],
-        "answer": task.labels[gold],
-    }
+def _card(predictor: Predictor, facts: dict) -> str:
+    size = sum(parameter.numel() for parameter in predictor.model.parameters())
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return (
+        "---\nlibrary_name: lineal\npipeline_tag: text-classification\ntags: [lineal, finetune]\n---\n"
+        f"# A fine-tuned {predictor.facts.family} of `lineal run finetune`\n\n{size:,} parameters, the head's included.\n\n"
+        f"| fact | value |\n|---|---|\n{rows}\n"
+    )

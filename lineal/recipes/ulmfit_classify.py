@@ -27,6 +27,7 @@ from lineal.recipes.ulmfit_language import (
 from lineal.tokenizers import Tokenizer
 from lineal.train.console import note
 from lineal.train.finetune.inputs import micro_batches
+from lineal.train.finetune.judging import shown
 from lineal.train.finetune.options import TaskOptions
 from lineal.train.finetune.scores import Scores, scores
 from lineal.train.finetune.tasks import LabelledTask, read_task
@@ -162,21 +163,23 @@ class ClassifyStage:
 
     def evaluate(self, whole: bool) -> dict[str, float]:
         """The scores of the rows to evaluate on."""
-        return self.scores().metrics()
+        return self.judged()[0].metrics()
 
-    def scores(self) -> Scores:
-        """The scores of the rows to evaluate on, with who is taken for whom and the calibration."""
+    def judged(self) -> tuple[Scores, Tensor]:
+        """The scores of the rows to evaluate on, and the probabilities told of each."""
         self.module.eval()
         held = self.task.held
         probability_BC = self.predictor.probabilities(self.predictor.encode([row.texts[0] for row in held]))
         target_B = torch.tensor([int(row.target) for row in held])
-        return scores(probability_BC, target_B, self.task.labels)
+        return scores(probability_BC, target_B, self.task.labels), probability_BC
 
     def finish(self, run: Run, step: int) -> None:
         """The scores, and the folder of the classifier."""
-        found = self.scores()
+        found, probability_BC = self.judged()
         run.log(step, found.metrics() | {"eval/prompts": len(self.task.held), "eval/final": True})
         run.sample(step, found.record())
+        for record in shown(self.task, probability_BC.log()):
+            run.sample(step, {"kind": "eval", **record})
         note(f"step {step}: {len(self.task.held):,} rows: {spoken(found.metrics())}")
         with run.final_folder() as folder:
             save_document_predictor(folder, self.predictor)

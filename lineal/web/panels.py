@@ -141,6 +141,24 @@ PANELS = (
         0.0,
         1.0,
     ),
+    Panel(
+        "Hidden words right",
+        ("masked_accuracy", "eval/masked_accuracy"),
+        "Share of hidden pieces whose likeliest filling is the right one.",
+        0.0,
+        1.0,
+    ),
+    Panel(
+        "Hidden words", ("masked_loss", "eval/masked_loss"), "Mean -log p of a hidden piece, in nats.", 0.0
+    ),
+    Panel(
+        "What follows",
+        ("next_accuracy", "eval/next_accuracy"),
+        "Share of pairs told right: does the second text follow the first? Guessing gives a half.",
+        0.0,
+        1.0,
+    ),
+    Panel("Padding", ("padding",), "Share of tokens that only fill rows up.", 0.0),
     Panel("Bits a byte", ("eval/bits_per_byte",), "Of held-out text: comparable between vocabularies.", 0.0),
     Panel(
         "Mixture of ELMo's layers",

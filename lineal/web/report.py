@@ -15,6 +15,7 @@ from lineal.train.files import replace_file
 from lineal.train.progress import show_seconds
 from lineal.web.diagnose import diagnose
 from lineal.web.experts import experts_section
+from lineal.web.fill import fill_section
 from lineal.web.film import film_section
 from lineal.web.page import escape, page, show, table
 from lineal.web.panels import charts
@@ -53,6 +54,7 @@ def render(run: RunView) -> str:
         _formula(run),
         samples_section(run),
         experts_section(run),
+        fill_section(run),
         scores_section(run),
         _options(run),
         _next(run),
@@ -88,6 +90,10 @@ def _paper(recipe: str) -> str:
 HELD_OUT = (("eval/accuracy", "held-out accuracy"), ("eval/greedy", "held-out, greedy"))
 RETURNS = (
     ("eval/bleu", "BLEU"),
+    ("eval/masked_accuracy", "held-out hidden words right"),
+    ("eval/next_accuracy", "held-out next sentences told"),
+    ("eval/f1", "held-out F1 of answers"),
+    ("eval/pearson", "held-out correlation"),
     ("eval/return", "return, most probable actions"),
     ("return_100", "return, last 100 episodes"),
     ("true_return", "true return, last iteration"),
@@ -340,6 +346,13 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
         return [(f"lineal translate {path} < FILE", "translate sentences, one a line"), others]
     if run.recipe == "finetune":
         return [(f"lineal predict {path} < FILE", "a label for each line"), others]
+    if run.recipe == "bert":
+        return [
+            (f"lineal fill {path} 'the [MASK] of the house'", "fill words in"),
+            (f"lineal embed {path} < FILE > vectors.npy", "a vector for each line"),
+            (f"lineal run finetune --model {path} --data FILE", "tune it on labelled texts"),
+            others,
+        ]
     before, after = moments(run)
     prompt = next((s.prompt for s in (*after, *before) if s.prompt.isprintable() and len(s.prompt) < 200), "")
     commands = []

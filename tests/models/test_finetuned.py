@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from lineal.models.decoder import Decoder, gpt1_config, llama_config
-from lineal.models.finetuned import FineTuned, widened
+from lineal.models.finetuned import DecoderBody, FineTuned, Inputs, widened
 from lineal.models.heads import LinearHead
+
+
+def body(layers: int) -> DecoderBody:
+    return DecoderBody(Decoder(gpt1_config(20, 16, layers, 2, 64, 12)).initialise(0))
+
+
+def inputs(token_NT: torch.Tensor, mask_NT: torch.Tensor) -> Inputs:
+    """One sequence a row, nothing read but its end."""
+    return Inputs(token_NT, mask_NT, torch.zeros_like(token_NT), torch.zeros_like(mask_NT))
 
 
 def test_a_head_is_drawn_by_its_seed_from_a_narrow_normal() -> None:
@@ -28,13 +37,14 @@ def test_a_head_is_linear_and_drops_only_in_training() -> None:
 
 
 def test_gradients_reach_every_weight_through_label_and_language() -> None:
-    model = FineTuned(Decoder(gpt1_config(20, 16, 2, 2, 64, 12)).initialise(0), "classification", 2, 0.1)
+    model = FineTuned(body(2), "classification", 2, 0.1)
     token_NT, mask_NT = (
         torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]]),
         torch.tensor([[True] * 4, [True] * 3 + [False]]),
     )
-    score_BC, hidden_NTD = model(token_NT, torch.tensor([3, 2]), 1)
-    (score_BC.square().sum() + model.language_loss(hidden_NTD, token_NT, mask_NT).sum()).backward()
+    given = inputs(token_NT, mask_NT)
+    score_BC, hidden_NTD = model(given)
+    (score_BC.square().sum() + model.body.language_loss(hidden_NTD, given).sum()).backward()
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0
         for n, p in model.named_parameters()
@@ -43,14 +53,15 @@ def test_gradients_reach_every_weight_through_label_and_language() -> None:
 
 
 def test_padding_gets_no_gradient() -> None:
-    model = FineTuned(Decoder(gpt1_config(20, 16, 1, 2, 64, 12)).initialise(0), "classification", 2, 0.0)
+    model = FineTuned(body(1), "classification", 2, 0.0)
     token_NT, mask_NT = torch.tensor([[1, 2, 3, 19]]), torch.tensor([[True, True, True, False]])
-    score_BC, hidden_NTD = model(token_NT, torch.tensor([2]), 1)
+    given = inputs(token_NT, mask_NT)
+    score_BC, hidden_NTD = model(given)
     score_BC.sum().backward()
-    grad = model.decoder.embedding.weight.grad
+    grad = model.body.decoder.embedding.weight.grad
     assert grad is not None and not grad[19].any()
-    loss_N = model.language_loss(hidden_NTD.detach(), token_NT, mask_NT)
-    other_N = model.language_loss(hidden_NTD.detach(), torch.tensor([[1, 2, 3, 7]]), mask_NT)
+    loss_N = model.body.language_loss(hidden_NTD.detach(), given)
+    other_N = model.body.language_loss(hidden_NTD.detach(), inputs(torch.tensor([[1, 2, 3, 7]]), mask_NT))
     assert torch.equal(loss_N, other_N)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from lineal.errors import UsageError
 from lineal.train.options import ModelOptions, RunOptions, at_least, one_of, optimisation
 
-KINDS = ("classification", "pair", "similarity", "choice")
+KINDS = ("classification", "pair", "similarity", "choice", "tagging", "span")
 TARGETS = ("classes", "score")
 
 
@@ -16,7 +16,8 @@ class TaskOptions:
     """What is to be told from which columns."""
 
     task: str = "classification"
-    """classification (one text), pair (two in order, as in entailment), similarity (two, in both orders) or choice."""
+    """classification (one text), pair (two in order, as in entailment), similarity (two, in both orders), choice, tagging
+    (a class for each word) or span (where in a context a question is answered)."""
     target: str = "classes"
     """classes, or score: a number per row (squared error; Pearson's and Spearman's correlation)."""
     data: str | None = None
@@ -24,13 +25,14 @@ class TaskOptions:
     eval_data: str | None = None
     """Labelled rows to evaluate on; without it a part of --data is held out."""
     text_field: str = "text"
-    """Column of the text; of the first of two; of what the choices continue."""
+    """Column of the text; of the first of two; of what the choices continue; of the words; of the question."""
     second_field: str = "second"
-    """Column of the second text (pair, similarity)."""
+    """Column of the second text (pair, similarity), or of the context (span)."""
     choices_field: tuple[str, ...] = ("choices",)
     """choice: one column with a list of texts, or one column per choice."""
     label_field: str = "label"
-    """Column of the label: a class's name, a number (--target score), or the right choice's number from 0."""
+    """Column of the label: a class's name, a number (--target score), the right choice's number from 0, a list of tags, or an
+    answer that is in the context (span)."""
     held_out: float = 0.1
     """Share of --data that is held out where there is no --eval-data."""
     limit: int = 0
@@ -45,9 +47,14 @@ class TaskOptions:
             raise UsageError(
                 f"--held-out {self.held_out:g}: nothing would be left to learn from; it must be below 1."
             )
-        if self.task == "choice" and self.target == "score":
+        asks = {
+            "choice": "which of several is right",
+            "tagging": "for a class of each word",
+            "span": "for a place",
+        }
+        if self.task in asks and self.target == "score":
             raise UsageError(
-                "--task choice asks which of several is right: --target score does not go with it."
+                f"--task {self.task} asks {asks[self.task]}: --target score does not go with it."
             )
 
 
@@ -55,8 +62,8 @@ class TaskOptions:
 class TuningOptions:
     """How the model is tuned."""
 
-    auxiliary: float = 0.5
-    """Weight of the language-modelling loss on the same inputs; 0 leaves it out."""
+    auxiliary: float | None = None
+    """Weight of the language-modelling loss on the same inputs (default: 0.5 for a decoder, as GPT-1; 0 for others)."""
     fresh: bool = False
     """Start from fresh weights of the same shape: the control that says what pre-training is worth."""
     head_dropout: float = 0.1

@@ -23,7 +23,7 @@ from lineal.tokenizers import Tokenizer, load_tokenizer
 from lineal.train.checkpoint import tensor_chunks
 from lineal.train.device import pick_device
 from lineal.train.files import replace_file
-from lineal.train.finetune.inputs import lay_out, micro_batches
+from lineal.train.finetune.inputs import micro_batches
 from lineal.train.finetune.predictor import CHUNK, HEAD, RECORD, Prediction
 
 
@@ -88,8 +88,12 @@ def pooled_of(
 ) -> Float[Tensor, "B D"]:
     """The pooled outputs of encoded documents, read from their end by a backward reader."""
     turned = [row[::-1] for row in rows] if direction == "backward" else rows
-    laid = lay_out([[row] for row in turned], reader.reader.device)
-    return reader.pooled(laid.token_NT, laid.last_N + 1, pieces, noise)
+    length_B = torch.tensor([len(row) for row in turned])
+    token_BT = torch.zeros(len(turned), int(length_B.max()), dtype=torch.int64)
+    for row_T, row in zip(token_BT, turned, strict=True):
+        row_T[: len(row)] = torch.tensor(row)
+    device = reader.reader.device
+    return reader.pooled(token_BT.to(device), length_B.to(device), pieces, noise)
 
 
 def document_readers(models: dict[str, AWDLSTM], facts: DocumentFacts, seed: int = 0) -> Directions:

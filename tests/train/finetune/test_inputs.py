@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineal.models.decoder import Decoder, gpt1_config
-from lineal.models.finetuned import FineTuned, widened
+from lineal.models.finetuned import DecoderBody, FineTuned, widened
 from lineal.tokenizers import CharTokenizer
 from lineal.tokenizers.training import Learning, train
-from lineal.train.finetune.inputs import Marks, extended, lay_out, micro_batches, sequences
+from lineal.train.finetune.inputs import Framed, Marks, extended, lay_out, micro_batches, sequences
 
 S, D, E = 100, 101, 102
 MARKS = Marks(S, D, E)
@@ -27,7 +27,7 @@ MARKS = Marks(S, D, E)
     ],
 )
 def test_sequences_are_the_paper_s(kind: str, texts: list, expected: list) -> None:
-    assert sequences(kind, texts, MARKS, 50) == expected
+    assert [framed.ids for framed in sequences(kind, texts, MARKS, 50)] == expected
 
 
 @given(
@@ -39,11 +39,13 @@ def test_no_sequence_outgrows_the_context(kind: str, lengths: list[int], context
     texts = [[7] * length for length in lengths]
     for sequence in sequences(kind, texts, MARKS, context):
         assert len(sequence) <= context
-        assert sequence[0] == S and sequence[-1] == E and sequence.count(D) == (kind != "classification")
+        ids = sequence.ids
+        assert ids[0] == S and ids[-1] == E and ids.count(D) == (kind != "classification")
 
 
 def test_a_choice_loses_the_beginning_of_its_context() -> None:
-    assert sequences("choice", [[1, 2, 3, 4], [5], [6, 7]], MARKS, 7) == [
+    found = sequences("choice", [[1, 2, 3, 4], [5], [6, 7]], MARKS, 7)
+    assert [framed.ids for framed in found] == [
         [S, 2, 3, 4, D, 5, E],
         [S, 3, 4, D, 6, 7, E],
     ]
@@ -62,38 +64,38 @@ def tiny() -> Decoder:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["pair", "similarity", "choice"])
 def test_scores_are_those_of_each_row_alone(kind: str) -> None:
-    model = FineTuned(tiny(), kind, 1 if kind == "choice" else 3, 0.1, seed=1).double().eval()
+    model = FineTuned(DecoderBody(tiny()), kind, 1 if kind == "choice" else 3, 0.1, seed=1).double().eval()
     texts = [[[1, 2], [3], [4, 5, 6]], [[7] * 9, [8, 9], [1]]]
     rows = [sequences(kind, t if kind == "choice" else t[:2], MARKS, 24) for t in texts]
     both = lay_out(rows)
-    score_BC, _ = model(both.token_NT, both.last_N, both.each)
+    score_BC, _ = model(both)
     assert score_BC.shape == (2, 2 if kind == "choice" else 3)
     for row, score_C in zip(rows, score_BC, strict=True):
         alone = lay_out([row])
-        torch.testing.assert_close(model(alone.token_NT, alone.last_N, alone.each)[0][0], score_C)
-    state = [model.decoder(torch.tensor([s]))[0, -1] for s in rows[0]]
+        torch.testing.assert_close(model(alone)[0][0], score_C)
+    state = [model.body.decoder(torch.tensor([s.ids]))[0, -1] for s in rows[0]]
     if kind == "similarity":
         torch.testing.assert_close(model.head(state[0] + state[1]), score_BC[0])
         swapped = lay_out([rows[0][::-1]])
-        torch.testing.assert_close(model(swapped.token_NT, swapped.last_N, 2)[0][0], score_BC[0])
+        torch.testing.assert_close(model(swapped)[0][0], score_BC[0])
     if kind == "choice":
         torch.testing.assert_close(torch.cat([model.head(s) for s in state]), score_BC[0])
 
 
 @torch.no_grad()
 def test_the_language_loss_is_each_sequence_s_mean() -> None:
-    model = FineTuned(tiny(), "pair", 2, 0.0).double().eval()
-    inputs = lay_out([[[S, 1, 2, E]], [[S, 3, 4, 5, 6, E]]])
-    _, hidden_NTD = model(inputs.token_NT, inputs.last_N, 1)
-    found_N = model.language_loss(hidden_NTD, inputs.token_NT, inputs.mask_NT)
+    model = FineTuned(DecoderBody(tiny()), "pair", 2, 0.0).double().eval()
+    inputs = lay_out([[MARKS.enclose([1, 2])], [MARKS.enclose([3, 4, 5, 6])]])
+    _, hidden_NTD = model(inputs)
+    found_N = model.body.language_loss(hidden_NTD, inputs)
     for row, loss in zip(([S, 1, 2, E], [S, 3, 4, 5, 6, E]), found_N, strict=True):
-        logp_TV = model.decoder.logits(model.decoder(torch.tensor([row])))[0].log_softmax(-1)
+        logp_TV = model.body.decoder.logits(model.body.decoder(torch.tensor([row])))[0].log_softmax(-1)
         expected = -sum(logp_TV[t, row[t + 1]].item() for t in range(len(row) - 1)) / (len(row) - 1)
         assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
-    rows = [[[0] * n, [0] * (n // 2)] for n in (9, 3, 12, 30, 5, 5)]
+    rows = [[Framed([0] * n, n), Framed([0] * (n // 2), 1)] for n in (9, 3, 12, 30, 5, 5)]
     groups = micro_batches(rows, 48)
     assert sorted(i for g in groups for i in g) == list(range(6))
     for group in groups:

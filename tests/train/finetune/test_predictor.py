@@ -13,7 +13,7 @@ import torch
 
 from lineal.errors import ModelError, UsageError
 from lineal.models.decoder import Decoder, gpt1_config
-from lineal.models.finetuned import FineTuned, widened
+from lineal.models.finetuned import DecoderBody, FineTuned, widened
 from lineal.models.hf import save_model
 from lineal.tokenizers import CharTokenizer
 from lineal.tokenizers.training import Learning, train
@@ -37,7 +37,7 @@ def tiny(kind: str = "classification", labels: tuple[str, ...] | None = None, **
     """A predictor of one block and a context of 16 whose scores are far from each other."""
     names = LABELS.get(kind, ("0", "1")) if labels is None else labels
     decoder = Decoder(gpt1_config(FIRST + 3, 8, 1, 2, 32, 16)).initialise(0)
-    model = FineTuned(decoder, kind, 1 if kind == "choice" else max(1, len(names)), 0.1)
+    model = FineTuned(DecoderBody(decoder), kind, 1 if kind == "choice" else max(1, len(names)), 0.1)
     made = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -48,7 +48,7 @@ def tiny(kind: str = "classification", labels: tuple[str, ...] | None = None, **
 def saved(predictor: Predictor, folder: Path) -> Path:
     """The folder of a finished model, as a run leaves it."""
     folder.mkdir()
-    save_model(predictor.model.decoder, folder, eos_id=TOKENIZER.eos_id, pad_id=TOKENIZER.pad_id)
+    save_model(predictor.model.body.decoder, folder, eos_id=TOKENIZER.eos_id, pad_id=TOKENIZER.pad_id)
     predictor.tokenizer.save(folder)
     save_predictor(folder, predictor)
     return folder
@@ -127,8 +127,8 @@ def test_dropout_is_off_while_it_tells_and_back_on_afterwards() -> None:
 def test_rows_become_the_sequences_of_their_task() -> None:
     a, b = TOKENIZER.encode("a")[0], TOKENIZER.encode("b")[0]
     start, delimiter, extract = FIRST, FIRST + 1, FIRST + 2
-    assert tiny().encode([("ab",)]) == [[[start, a, b, extract]]]
-    assert tiny("pair").encode([("a", "b")]) == [[[start, a, delimiter, b, extract]]]
+    assert tiny().encode([("ab",)])[0][0].ids == [start, a, b, extract]
+    assert tiny("pair").encode([("a", "b")])[0][0].ids == [start, a, delimiter, b, extract]
     assert len(tiny().encode([("a" * 99,)])[0][0]) == 16
 
 
@@ -160,7 +160,7 @@ def test_with_a_subword_vocabulary_it_says_the_same_after_saving(tmp_path: Path)
     texts = ["a fine film", "dull", "her book was lovely and long and more"]
     tokenizer, marks = extended(train("bpe", texts=texts * 5, learning=Learning(vocab_size=290)))
     decoder = widened(Decoder(gpt1_config(marks.start, 16, 2, 2, 64, 24)).initialise(0), marks.extract + 1, 0)
-    model = FineTuned(decoder, "classification", 2, 0.1, seed=2)
+    model = FineTuned(DecoderBody(decoder), "classification", 2, 0.1, seed=2)
     before = Predictor(model.eval(), tokenizer, Facts("classification", ("no", "yes"), marks))
     after = load_predictor(saved(before, tmp_path / "m"), "cpu")
     assert after.facts.marks == marks and after(texts) == before(texts)
@@ -185,6 +185,7 @@ def test_the_record_is_json_that_a_person_can_read(tmp_path: Path) -> None:
         "mean": 1.5,
         "spread": 1.0,
         "columns": None,
+        "family": "decoder",
     }
 
 

@@ -1,0 +1,375 @@
+"""BERT in small: pre-training from raw documents, its speed beside transformers' model, and what it is worth when tuned.
+
+    LINEAL_TEST_DATA=... python benchmarks/bert.py --json        (--quick: a few minutes, two seeds, no bar)
+
+Speed: tokens a second of our training step and of transformers' BertForPreTraining of the same size, which gets the same
+pairs in their random order, padded to the longest there may be, in the same number format, on as many threads; its batches
+are ready, ours are made while the clock runs. Pre-training: 30 minutes on two cores on novels_en, wikisplit_en and
+wikitext2; hidden words and next sentences told right on documents that are in none of them. Fine-tuning: MRPC and SICK
+(pairs) and SST-2 from that model and, seed by seed, from fresh weights of the same shape, as resumable cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import random
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+
+from lineal.recipes import bert, bert_loop
+from lineal.recipes.config import BertRunConfig, to_json, with_options
+from lineal.train.guard import Guard
+from lineal.train.masked_batches import padding
+from lineal.train.run import Run
+
+Row = dict[str, Any]
+WORDS = 1000
+"""Of a document that is cut from a novel."""
+METHODS: dict[str, tuple[str, ...]] = {"tuned": (), "from scratch": ("--fresh",)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its kind, rows to train on, passes over them, and the rate."""
+
+    name: str
+    kind: str
+    rows: int
+    epochs: int
+    rate: str = "3e-4"
+
+
+TASKS = (
+    Task("MRPC", "pair", 3000, 4),
+    Task("SICK", "pair", 4500, 4),
+    Task("SST-2", "classification", 2000, 4),
+)
+
+
+def text(name: str) -> str:
+    """A text of the data sets, unzipped where it is."""
+    path = Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name
+    raw = path.read_bytes()
+    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+
+
+def chapters(novels: str) -> Iterator[str]:
+    """Stretches of a novel, of about WORDS words, a paragraph a line."""
+    kept: list[str] = []
+    words = 0
+    for part in re.split(r"\n\s*\n", novels):
+        line = " ".join(part.split())
+        if line:
+            kept.append(line)
+            words += len(line.split())
+        if words >= WORDS:
+            yield "\n".join(kept)
+            kept, words = [], 0
+
+
+def plain(line: str) -> str:
+    """A line of tokenised text as people write it, as far as BERT's splitting is concerned."""
+    return re.sub(r" @(.)@ ", r"\1", line).replace("<unk>", "").replace(" ' s ", " 's ").strip()
+
+
+def articles(wiki: str) -> Iterator[str]:
+    """The articles of wikitext, a paragraph a line, without headings."""
+    for article in re.split(r"\n = [^=].*? = \n", "\n" + wiki):
+        lines = [plain(line) for line in article.splitlines() if line.strip() and not line.startswith(" =")]
+        if len(lines) > 1:
+            yield "\n".join(lines)
+
+
+def splits(table: str) -> list[str]:
+    """The two sentences that one was split into, each pair a document."""
+    return [plain(row.split("\t")[1]).replace(" <::::> ", "\n") for row in table.splitlines() if "\t" in row]
+
+
+def corpus(folder: Path, quick: bool) -> tuple[str, str]:
+    """The files to train on and to judge by; a document is in one of them."""
+    train, held = folder / "train.jsonl", folder / "held.jsonl"
+    if not held.exists():
+        novels = [*chapters(text("novels_en/train-00.txt.gz")), *chapters(text("novels_en/train-01.txt.gz"))]
+        wiki = [*articles(text("wikitext2/valid.txt.gz")), *articles(text("wikitext2/test.txt.gz"))]
+        pairs = splits(text("wikisplit_en/test.tsv.gz"))
+        other = list(chapters(text("novels_en/valid.txt.gz")))
+        judged = [*other[::4], *wiki[::10], *pairs[::10]]
+        kept = [
+            *novels,
+            *(x for i, x in enumerate(wiki) if i % 10),
+            *(x for i, x in enumerate(pairs) if i % 10),
+        ]
+        random.Random(0).shuffle(kept)
+        if quick:
+            kept, judged = kept[:150], judged[:20]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, documents in ((train, kept), (held, judged)):
+            part = path.with_suffix(".part")
+            part.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+            part.replace(path)
+    return str(train), str(held)
+
+
+def options_of(folder: Path, quick: bool) -> dict[str, str]:
+    """The pre-training's options."""
+    train, held = corpus(folder, quick)
+    found = {"--data": train, "--eval-data": held, "--seed": "0", "--threads": "1" if quick else "2"}
+    if quick:
+        return found | {"--preset": "seconds", "--steps": "150", "--vocab-size": "1000", "--block": "64"}
+    return found | {"--preset": "cpu-30min"}
+
+
+def configured(words: dict[str, str]) -> BertRunConfig:
+    """The same options as a configuration."""
+    from lineal.cli_options import parse
+
+    flat = [word for pair in words.items() for word in pair]
+    return parse(bert.tuned(parse(bert.default(), flat)), flat)
+
+
+def speed(folder: Path, words: dict[str, str], rounds: int, chunk: int) -> Iterator[harness.Figure]:
+    """Tokens a second of both, taking turns; padding is no token."""
+    import transformers
+
+    config = with_options(configured(words), quiet=True)
+    with Run.create(folder / "speed", {"recipe": "bert", "options": to_json(config)}) as run:
+        parts = bert_loop.build(config, run)
+        guard, steps, shape = Guard(run.refused), {"ours": 0}, parts.model.config
+        peer = transformers.BertForPreTraining(
+            transformers.BertConfig(
+                vocab_size=shape.vocab_size, hidden_size=shape.width, num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads, intermediate_size=shape.inner, max_position_embeddings=shape.context,
+                hidden_dropout_prob=shape.dropout, attention_probs_dropout_prob=shape.attention_dropout,
+            )
+        ).train()  # fmt: skip
+        optimiser = torch.optim.AdamW(peer.parameters(), 1e-4, fused=True)
+        batches = [
+            padded(parts, number, config.optimiser.batch_size, config.optimiser.block)
+            for number in range(chunk)
+        ]
+        counted: dict[str, list[float]] = {"ours": [], "peer": []}
+
+        def ours() -> None:
+            done = 0.0
+            for _ in range(chunk):
+                steps["ours"] += 1
+                done += bert_loop.train_step(config, parts, steps["ours"], guard)["tokens"]
+            counted["ours"].append(done)
+
+        def theirs() -> None:
+            for batch in batches:
+                optimiser.zero_grad()
+                with torch.autocast("cpu", torch.bfloat16, enabled=parts.half is not None):
+                    loss = peer(**batch).loss
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
+                optimiser.step()
+            counted["peer"].append(float(sum(batch["attention_mask"].sum() for batch in batches)))
+
+        seconds = harness.interleaved({"ours": ours, "peer": theirs}, rounds)
+        # A warm-up, where there is one, is counted and not timed.
+        rates = {
+            name: statistics.median(n / s for n, s in zip(counted[name][-len(spent) :], spent, strict=True))
+            for name, spent in seconds.items()
+        }
+        first, length_N = parts.order.epoch(0), parts.train.of(0).lengths() + 3
+    ratio, share = rates["ours"] / rates["peer"], padding(first, length_N)
+    details = {"threads": torch.get_num_threads(), "bfloat16": parts.half is not None, "parameters": sum(p.numel() for p in parts.model.parameters())}  # fmt: skip
+    yield harness.Figure(
+        "pre-training: tokens a second", rates["ours"], rates["peer"], "tokens/s", ">= 1.5x BertForPreTraining, padded",
+        ratio >= 1.5, details=details,
+    )  # fmt: skip
+    theirs_share = 1 - float(length_N.mean()) / config.optimiser.block
+    yield harness.Figure(
+        "pre-training: padding", 100 * share, 100 * theirs_share, "% of tokens", "< 10 %", share < 0.1
+    )
+
+
+def padded(parts: bert_loop.Parts, number: int, size: int, block: int) -> dict[str, torch.Tensor]:
+    """A batch as transformers takes it: pairs of one epoch in a random order, all as long as the longest may be."""
+    count = len(parts.train.of(0))
+    rows = np.random.default_rng(number).permutation(count)[:size]
+    batch = parts.train.batch(0, rows)
+    label_N = torch.full((batch.token_BT.numel(),), -100)
+    label_N[batch.at_M] = batch.word_M
+    more = (0, block - batch.token_BT.shape[1])
+    return {
+        "input_ids": torch.nn.functional.pad(batch.token_BT, more),
+        "token_type_ids": torch.nn.functional.pad(batch.segment_BT, more),
+        "attention_mask": torch.nn.functional.pad(batch.mask_BT.long(), more),
+        "labels": torch.nn.functional.pad(label_N.view(batch.token_BT.shape), more, value=-100),
+        "next_sentence_label": batch.random_B,
+    }
+
+
+def pretraining(run: Path, quick: bool) -> Iterator[harness.Figure]:
+    """What the pre-trained model knows of documents it has not seen."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (final,) = [line for line in lines if line.get("eval/final")]
+    timing = [json.loads(line) for line in (run / "timing.jsonl").read_text().splitlines()]
+    minutes = math.fsum(line["step_time"] for line in timing) / 60
+    details = {
+        "minutes": round(minutes, 1), "steps": final["step"], "pairs": final["eval/pairs"],
+        "masked perplexity": round(final["eval/masked_perplexity"], 2),
+        "padding, %": round(100 * statistics.mean(line["padding"] for line in lines if "padding" in line), 2),
+    }  # fmt: skip
+    yield harness.Figure(
+        "pre-training: next sentences told on held-out documents", 100 * final["eval/next_accuracy"],
+        100 * final["eval/next_usual"], "%", ">= 70 % in <= 30.5 minutes", quick or (final["eval/next_accuracy"] >= 0.7 and minutes <= 30.5),
+        seeds=(0,), details=details,
+    )  # fmt: skip
+    yield harness.Figure(
+        "pre-training: hidden words filled on held-out documents", 100 * final["eval/masked_accuracy"], None, "%",
+        "", True, seeds=(0,),
+    )  # fmt: skip
+
+
+def paraphrases(name: str) -> list[Row]:
+    """MRPC: two sentences and whether they say the same."""
+    rows = (line.split("\t") for line in text(name).splitlines()[1:])
+    return [
+        {"first": r[3], "second": r[4], "label": ("other", "same")[int(r[0])]} for r in rows if len(r) == 5
+    ]
+
+
+def entailment(name: str) -> list[Row]:
+    """SICK: two sentences and whether the first entails the second."""
+    table = csv.DictReader(io.StringIO(text(name)), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return [
+        {"first": row["sentence_A"], "second": row["sentence_B"], "label": row["entailment_judgment"]}
+        for row in table
+    ]
+
+
+def sentiment(name: str) -> list[Row]:
+    """SST-2: a sentence, a tab, 0 or 1."""
+    rows = (line.rpartition("\t") for line in text(name).splitlines())
+    return [{"text": sentence, "label": ("negative", "positive")[int(label)]} for sentence, _, label in rows]
+
+
+def rows_of(task: Task) -> tuple[list[Row], list[Row]]:
+    """Rows to choose from for training, and to judge by."""
+    if task.name == "MRPC":
+        # The test set is not there: the end of the training set helps to judge.
+        known = paraphrases("mrpc/msr-para-train.tsv.gz")
+        return known[: task.rows], [*known[task.rows :], *paraphrases("mrpc/msr-para-val.tsv")]
+    if task.name == "SICK":
+        return entailment("sick/SICK_train.txt.gz"), entailment("sick/SICK_test_annotated.txt.gz")
+    return sentiment("sst2/train.tsv.gz"), sentiment("sst2/test.tsv")
+
+
+def write(path: Path, rows: list[Row]) -> str:
+    """Rows as JSONL, unless the file is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        part.replace(path)
+    return str(path)
+
+
+def cells(folder: Path, model: Path, seeds: range, quick: bool) -> dict[tuple[str, str, int], harness.Cell]:
+    """Every fine-tuning, by task, method and seed; a seed chooses rows, order and head alike for both methods."""
+    found = {}
+    for task in TASKS:
+        train, judged = rows_of(task)
+        held = write(folder / "data" / f"{task.name}-judged.jsonl", judged[:200] if quick else judged)
+        for seed in seeds:
+            chosen = random.Random(seed).sample(train, min(120 if quick else task.rows, len(train)))
+            data = write(folder / "data" / f"{task.name}-{seed}.jsonl", chosen)
+            fields = {"--text-field": "first", "--second-field": "second"} if task.kind == "pair" else {}
+            for method, switches in METHODS.items():
+                options = {
+                    "--model": str(model), "--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1",
+                    "--task": task.kind, "--learning-rate": task.rate, "--warmup": "0.1",
+                    "--epochs": "1" if quick else str(task.epochs), **fields,
+                }  # fmt: skip
+                place = folder / f"{task.name}-{method.replace(' ', '-')}-{seed}"
+                found[task.name, method, seed] = harness.Cell(place, "finetune", options, switches)
+    return found
+
+
+def accuracy(run: Path) -> float:
+    """Of the final evaluation, in per cent."""
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    (found,) = [line["eval/accuracy"] for line in lines if line.get("eval/final")]
+    return 100 * found
+
+
+def tuning(folder: Path, model: Path, arguments: argparse.Namespace) -> Iterator[harness.Figure]:
+    """Pre-trained against from scratch, paired by seed; and on how many tasks the first is better."""
+    seeds = range(2 if arguments.quick else 5)
+    todo = cells(folder, model, seeds, arguments.quick)
+    reached = dict(
+        zip(todo, map(accuracy, harness.run_cells(list(todo.values()), arguments.jobs)), strict=True)
+    )
+    better = []
+    for task in TASKS:
+        tuned, scratch = ([reached[task.name, method, seed] for seed in seeds] for method in METHODS)
+        gains = [a - b for a, b in zip(tuned, scratch, strict=True)]
+        gain, error = statistics.mean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
+        better.append(gain > 0 and gain >= 2 * error)
+        details = {
+            "gain": f"{gain:+.2f} ± {error:.2f}", "tuned": [round(x, 2) for x in tuned],
+            "from scratch": [round(x, 2) for x in scratch],
+        }  # fmt: skip
+        yield harness.Figure(
+            f"{task.name}: accuracy, fine-tuned beside from scratch", statistics.mean(tuned), statistics.mean(scratch), "%",
+            "", True, seeds=tuple(seeds), details=details,
+        )  # fmt: skip
+    yield harness.Figure(
+        "tasks on which pre-training gains >= 2 standard errors", float(sum(better)), None, f"of {len(TASKS)}",
+        "none in a quick run" if arguments.quick else ">= 2", arguments.quick or sum(better) >= 2, seeds=tuple(seeds),
+    )  # fmt: skip
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
+    """Speed, the pre-training, and every fine-tuning."""
+    quick = arguments.quick
+    folder = Path(arguments.cells) / ("quick" if quick else "full")
+    words = options_of(folder / "data", quick)
+    asked = set(arguments.only.split(",")) if arguments.only else {"speed", "pretraining", "tuning"}
+    if "speed" in asked:
+        with tempfile.TemporaryDirectory() as place:
+            yield from speed(Path(place), words, 3 if quick else 7, 4 if quick else 10)
+    if {"pretraining", "tuning"} & asked:
+        if arguments.steps:
+            words["--steps"] = str(arguments.steps)
+        model = harness.Cell(folder / "pretrained", "bert", words).run()
+        if "pretraining" in asked:
+            yield from pretraining(model, quick)
+        if "tuning" in asked:
+            yield from tuning(folder, model, arguments)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What can be varied."""
+    parser.add_argument("--quick", action="store_true", help="small model, two seeds, few rows; no bar")
+    parser.add_argument(
+        "--cells", default="runs/bert-benchmark", help="folder of the cells; finished ones are kept"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="fine-tunings at a time, one thread each")
+    parser.add_argument("--steps", type=int, default=0, help="of the pre-training (default: the preset's)")
+    parser.add_argument(
+        "--only", default="", help="speed, pretraining, tuning: some of them, with commas between"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(harness.main("bert", measure, options))
