@@ -30,7 +30,7 @@ from lineal.train.options import (
 )
 from lineal.train.recurrent.elmo_options import BiLMOptions, ElmoRecipeConfig, SentencesOptions
 from lineal.train.recurrent.options import (
-    DocumentOptions,
+    ClassifierOptions,
     ReaderOptions,
     StageOptions,
     StepOptions,
@@ -42,6 +42,7 @@ __all__ = [
     "AlgorithmOptions",
     "BertRunConfig",
     "BiLMOptions",
+    "ClassifierOptions",
     "CorpusOptions",
     "DataOptions",
     "DocumentOptions",

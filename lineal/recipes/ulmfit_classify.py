@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -30,7 +31,7 @@ from lineal.train.finetune.inputs import micro_batches
 from lineal.train.finetune.judging import shown
 from lineal.train.finetune.options import TaskOptions
 from lineal.train.finetune.scores import Scores, scores
-from lineal.train.finetune.tasks import LabelledTask, read_task
+from lineal.train.finetune.tasks import Labelled, LabelledTask, read_task
 from lineal.train.guard import Guard
 from lineal.train.order import Order
 from lineal.train.recurrent.predictor import (
@@ -74,6 +75,11 @@ def begin(config: ULMFiTConfig, task: LabelledTask, run: Run | None) -> tuple[di
     return fresh_models(config, shape, asked_directions(options)), tokenizer
 
 
+def targets(rows: Sequence[Labelled]) -> Tensor:
+    """The numbers of the rows' classes."""
+    return torch.tensor([int(row.target) for row in rows if not isinstance(row.target, tuple)])
+
+
 @dataclass
 class ClassifyStage:
     """What the loop works with; see `Stage`."""
@@ -110,7 +116,7 @@ class ClassifyStage:
         options, documents, seed = self.config.optimiser, self.config.documents, self.config.run.seed
         index = self.order.batch(step - 1, options.batch_size)
         rows = [self.rows[i] for i in index]
-        target_B = torch.tensor([int(self.task.train[i].target) for i in index])
+        target_B = targets([self.task.train[i] for i in index])
         epoch = int(self.epoch(step - 1))
         self.module.train()
         self.optimiser.zero_grad(set_to_none=True)
@@ -170,7 +176,7 @@ class ClassifyStage:
         self.module.eval()
         held = self.task.held
         probability_BC = self.predictor.probabilities(self.predictor.encode([row.texts[0] for row in held]))
-        target_B = torch.tensor([int(row.target) for row in held])
+        target_B = targets(held)
         return scores(probability_BC, target_B, self.task.labels), probability_BC
 
     def finish(self, run: Run, step: int) -> None:

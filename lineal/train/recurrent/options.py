@@ -155,7 +155,7 @@ class StepOptions:
 
 
 @dataclass(frozen=True)
-class DocumentOptions:
+class ClassifierOptions:
     """Of stage classify: how a document is read, and which layers learn when."""
 
     unfreeze: str = "gradual"
@@ -187,5 +187,5 @@ class ULMFiTConfig:
     stage: StageOptions = field(default_factory=StageOptions)
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     optimiser: StepOptions = field(default_factory=StepOptions)
-    documents: DocumentOptions = field(default_factory=DocumentOptions)
+    documents: ClassifierOptions = field(default_factory=ClassifierOptions)
     run: RunOptions = field(default_factory=RunOptions)
