@@ -164,6 +164,11 @@ def card(model: BiLM, facts: dict) -> str:
 def shape_of(config: ElmoRecipeConfig, words: int) -> ElmoConfig:
     """The shape that the options ask for."""
     options, clip = config.model, config.model.clip or None
+    if len(options.filter_widths) != len(options.filter_counts):
+        raise UsageError(
+            f"--filter-widths names {len(options.filter_widths)} widths, --filter-counts {len(options.filter_counts)} "
+            "numbers: give as many."
+        )
     reader = CharacterConfig(
         tuple(zip(options.filter_widths, options.filter_counts, strict=True)), options.highway,
         options.character_width, options.projection, options.activation,

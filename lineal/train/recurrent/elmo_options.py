@@ -78,11 +78,6 @@ class BiLMOptions:
         at_least(self, projection=1, cells=1, layers=1, character_width=1, highway=0, clip=0, threads=0)
         at_least(self, dropout=0)
         one_of(self, activation=("relu", "tanh"), dtype=DTYPES)
-        if len(self.filter_widths) != len(self.filter_counts):
-            raise UsageError(
-                f"--filter-widths names {len(self.filter_widths)} widths, --filter-counts {len(self.filter_counts)} "
-                "numbers: give as many."
-            )
 
 
 @dataclass(frozen=True)
