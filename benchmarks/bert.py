@@ -70,17 +70,19 @@ def text(name: str) -> str:
 
 
 def chapters(novels: str) -> Iterator[str]:
-    """Stretches of a novel, of about WORDS words, a paragraph a line."""
+    """Stretches of a novel, of about WORDS words, a paragraph a line; where nothing parts paragraphs, a sentence a line."""
     kept: list[str] = []
     words = 0
     for part in re.split(r"\n\s*\n", novels):
         line = " ".join(part.split())
-        if line:
-            kept.append(line)
-            words += len(line.split())
-        if words >= WORDS:
-            yield "\n".join(kept)
-            kept, words = [], 0
+        whole = len(line.split()) <= WORDS // 2
+        for piece in [line] if whole else re.split(r"(?<=[.!?]) ", line):
+            if piece:
+                kept.append(piece)
+                words += len(piece.split())
+            if words >= WORDS:
+                yield "\n".join(kept)
+                kept, words = [], 0
 
 
 def plain(line: str) -> str:

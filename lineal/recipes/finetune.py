@@ -1,4 +1,4 @@
-"""Fine-tuning as in GPT-1 (Radford et al., 2018): task-aware inputs, a linear head, an auxiliary language-model loss."""
+"""Fine-tuning as in GPT-1 (Radford et al., 2018) and BERT: task-aware inputs, a linear head, an auxiliary language-model loss."""
 
 from lineal.recipes.config import FinetuneConfig, Paper, with_options
 
@@ -12,9 +12,11 @@ PAPER = Paper(
         "The delimiter is a token of its own for pairs, similarity and choices alike.",
         "A score is told by squared error on standardised scores.",
         "Of a context that is too long for its choices the beginning is cut; of other texts the end.",
+        "BERT's heads take N(0, 0.02) and the same loop: dropout 0.1 before the head, AdamW; its code cuts a long context into "
+        "windows 128 pieces apart, here they share a half.",
     ),
 )
-SUMMARY = "fine-tune a pre-trained decoder on labelled texts (GPT-1)"
+SUMMARY = "fine-tune a pre-trained model on labelled texts (GPT-1, BERT)"
 LOOP = "lineal.recipes.finetune_loop"
 ESSENTIAL = (
     "model", "task", "data", "eval_data", "text_field", "second_field", "choices_field", "label_field", "target", "limit",

@@ -6,7 +6,6 @@ Of each sequence 15 % of its pieces are chosen; of those 80 % become [MASK], 10 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,12 +121,3 @@ def _whole(
             # Every word is longer than what may be hidden: one must be.
             chosen_BT[row, min(words, key=len)] = True
     return chosen_BT
-
-
-def pieces_of(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """Rows of ids as one rectangle, and where there is something."""
-    lengths = np.array([len(row) for row in rows])
-    there_BT = np.arange(lengths.max()) < lengths[:, None]
-    token_BT = np.full(there_BT.shape, pad, dtype=np.int64)
-    token_BT[there_BT] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    return token_BT, there_BT

@@ -77,12 +77,6 @@ class Documents:
     def __len__(self) -> int:
         return len(self.first) - 1
 
-    def part(self, start: int, stop: int) -> Documents:
-        """Some documents that stand together."""
-        first = self.first[start : stop + 1]
-        at = self.at[first[0] : first[-1] + 1]
-        return Documents(self.token_N[at[0] : at[-1]], at - at[0], first - first[0])
-
 
 def encode_documents(texts: Sequence[str], tokenizer: Tokenizer, cut: str) -> Documents:
     """Every document's segments as ids; segments and documents of which nothing is left are passed over."""

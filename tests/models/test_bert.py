@@ -39,7 +39,7 @@ def test_weights_start_within_two_standard_deviations() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 3}, "width 768 must be a multiple of heads, 3"),
+        ({"heads": 5}, "width 768 must be a multiple of heads, 5"),
         ({"activation": "tanh"}, "activation 'tanh' is not one of"),
         ({"layers": 0}, "must be at least 1"),
     ],
@@ -84,7 +84,7 @@ def test_fine_tuning_moves_the_encoder_and_not_the_heads_of_pre_training(kind: s
 def bodies() -> list[Body]:
     return [
         body(3),
-        DecoderBody(Decoder(gpt1_config(20, 16, 3, 2, 32, 12)).initialise(0).eval()),
+        DecoderBody(Decoder(gpt1_config(20, 16, 3, 2, 64, 12)).initialise(0).eval()),
         DecoderBody(Decoder(llama_config(20, 16, 3, 2, 32, 12)).initialise(0).eval()),
     ]
 

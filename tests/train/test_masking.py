@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lineal.errors import ModelError
 from lineal.tokenizers import CharTokenizer
 from lineal.tokenizers.training import Learning, train
-from lineal.train.masking import Masking, Vocabulary, mask_rows, pieces_of
+from lineal.train.masking import Masking, Vocabulary, mask_rows
 
 WORDS = Vocabulary(
     pad=0, cls=2, sep=3, mask=4, inside=np.array([i >= 60 for i in range(100)]), ordinary=np.arange(5, 100)
@@ -97,9 +97,3 @@ def test_a_vocabulary_knows_its_special_tokens() -> None:
     plain = train("bpe", texts=["a b c"] * 9, learning=Learning(vocab_size=260))
     with pytest.raises(ModelError, match=r"has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
         Vocabulary.of(plain)
-
-
-def test_rows_become_a_rectangle() -> None:
-    token_BT, there_BT = pieces_of([[1, 2, 3], [4]], 9)
-    assert token_BT.tolist() == [[1, 2, 3], [4, 9, 9]]
-    assert there_BT.tolist() == [[True] * 3, [True, False, False]]

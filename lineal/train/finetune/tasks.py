@@ -54,11 +54,6 @@ class LabelledTask:
             return 2
         return len(self.labels) if self.labels and self.kind != "choice" else 1
 
-    @property
-    def told(self) -> bool:
-        """Whether classes are told, whose scores are accuracy, confusion and calibration."""
-        return bool(self.labels)
-
 
 def read_task(options: TaskOptions) -> LabelledTask:
     """The task that the options name.

@@ -33,13 +33,13 @@ def read(tmp_path: Path, task: str, *rows: dict) -> LabelledTask:
 
 def test_words_have_a_class_each(tmp_path: Path) -> None:
     task = read(tmp_path, "tagging", *TAGGED)
-    assert (task.labels, task.outputs, task.told) == (("X", "Y"), 2, True)
+    assert (task.labels, task.outputs) == (("X", "Y"), 2)
     assert [(row.texts, row.target) for row in task.train] == [(("a", "b"), (0, 1)), (("c", "d"), (1, 1))]
 
 
 def test_an_answer_is_a_stretch_of_its_context(tmp_path: Path) -> None:
     task = read(tmp_path, "span", *ASKED)
-    assert (task.labels, task.outputs, task.told) == ((), 2, False)
+    assert (task.labels, task.outputs) == ((), 2)
     assert [row.target for row in task.train] == [(7, 10), (7, 9)]
     assert [row.gold for row in task.train] == [("Ann",), ("Bo", "and Bo")]
 
@@ -142,7 +142,7 @@ def test_a_bert_folder_is_an_encoder(tmp_path: Path) -> None:
 
 def test_a_vocabulary_of_another_model_is_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, 10)
-    with pytest.raises(ModelError, match="tokens and the model of .* 10: the vocabulary is another model's"):
+    with pytest.raises(ModelError, match=r"tokens and the model of .* 10: the vocabulary is another model's"):
         BODIES["encoder"].prepare(folder, folder, False, 0)
     (tmp_path / "b").mkdir()
     plain = folder_of(tmp_path / "b", 400, "bpe")
