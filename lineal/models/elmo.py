@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -168,7 +169,10 @@ def _projected_lstm(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One layer: i, f, g, o = W x_t + U r_{t-1} + b; c = clip(f c + i g); r = clip(P (o tanh(c)))."""
     if config.cell_clip is None and config.output_clip is None:
-        out_BTD, (r_1BD, c_1BH) = layer(x_BTD, tuple(part[None].contiguous() for part in state))
+        with warnings.catch_warnings():
+            # That oneDNN has no projections is nothing a user can change.
+            warnings.filterwarnings("ignore", message="LSTM with projections")
+            out_BTD, (r_1BD, c_1BH) = layer(x_BTD, tuple(part[None].contiguous() for part in state))
         return out_BTD, (r_1BD[0], c_1BH[0])
     r_BD, c_BH = state
     gates_BTG = F.linear(x_BTD, layer.weight_ih_l0, layer.bias_ih_l0 + layer.bias_hh_l0)

@@ -9,14 +9,14 @@ from lineal.models.awd_lstm import AWDLSTM, AWDConfig
 from lineal.models.documents import POOLINGS, DocumentReader, Pieces, TwoLayerHead
 from lineal.models.dropout import Masks
 
-CONFIG = AWDConfig(13, width=4, hidden=6, layers=2)
+CONFIG = AWDConfig(13, width=8, hidden=6, layers=2)
 TOKEN_BT = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 0, 0, 0, 0]])
 LENGTH_B = torch.tensor([7, 3])
 
 
 def reader_of(pooling: str = "concat") -> DocumentReader:
     """A reader in float64."""
-    width = 12 if pooling == "concat" else 4
+    width = 24 if pooling == "concat" else 8
     return DocumentReader(AWDLSTM(CONFIG).initialise(0).double(), TwoLayerHead(width, 5, 3).double(), pooling)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -71,6 +71,20 @@ class Facts:
     spread: float = 1.0
     columns: dict[str, Any] | None = None
     family: str = "decoder"
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """A trained model in use: texts in, a prediction for each out."""
+
+    @property
+    def facts(self) -> Any:
+        """What its folder knows beside the weights; `columns` are the task's options."""
+        ...
+
+    def __call__(self, rows: Sequence[str | Sequence[str]]) -> list[Prediction]:
+        """One prediction per row."""
+        ...
 
 
 @dataclass
@@ -183,7 +197,7 @@ def _facts(record: Any, outputs: int) -> Facts:
     return Facts(**record | {"marks": marks, "labels": tuple(labels)})
 
 
-def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
+def load_predictor(name: str | Path, device: str = "auto") -> Teller:
     """The fine-tuned model of a run or of its folder; ModelError where there is none."""
     folder = model_folder(str(name))
     if is_awd(folder) and (folder / RECORD).is_file():

@@ -38,7 +38,7 @@ def test_both_directions_come_back(folder: Path) -> None:
         ("model_type", "gpt2", "no|not of an AWD-LSTM"),
         ("directions", [], "not of an AWD-LSTM"),
         ("directions", ["sideways"], "sideways"),
-        ("hidden", 6, "weight_hh_l0|weight_ih_l0"),
+        ("hidden", 6, "backward.layers.0"),
         ("width", "wide", "config.json"),
         ("weight_dropout", 2.0, "weight_dropout"),
     ],

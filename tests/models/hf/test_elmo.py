@@ -121,7 +121,7 @@ def test_hdf5_out_and_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("group", "key", "value", "said"),
     [
-        ("lstm", "dim", 7, "W_0"),
+        ("lstm", "dim", 7, "LSTMCell"),
         ("lstm", "n_layers", 3, "Cell2"),
         ("lstm", "dim", 2, "cells"),
         ("char_cnn", "filters", "many", "options.json"),

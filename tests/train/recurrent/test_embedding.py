@@ -58,7 +58,7 @@ def test_layers_of_elmo_stand_side_by_side(elmo: Path) -> None:
 
 @pytest.mark.parametrize(("pooling", "layers"), [("cls", (-1,)), ("mean", (3,)), ("mean", (-4,))])
 def test_what_they_do_not_have_is_refused(elmo: Path, pooling: str, layers: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match="--pooling|--layers"):
+    with pytest.raises(UsageError, match=r"--pooling|--layers"):
         load_embedder(elmo, "cpu", pooling=pooling, layers=layers)
 
 
