@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -18,6 +18,7 @@ from lineal.train.run import Run
 from lineal.train.session import over, restore, save, scheduled
 
 
+@runtime_checkable
 class Staged(Protocol):
     """A configuration with steps and a run."""
 

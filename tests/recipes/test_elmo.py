@@ -19,7 +19,7 @@ TAGGER = (
     "1",
     "--quiet",
     "--epochs",
-    "6",
+    "20",
     "--lstm-width",
     "12",
     "--word-width",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from lineal.train.guard import Guard
 from lineal.train.run import Run
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A stage of training.
 
