@@ -73,25 +73,28 @@ def raw(name: str) -> str:
     return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
 
 
+def lines(name: str) -> list[str]:
+    """The lines of a text; a review may hold characters at which `splitlines` would cut it."""
+    return raw(name).removesuffix("\n").split("\n")
+
+
 def reviews(name: str) -> list[Row]:
     """Rows of a part of IMDb: text, and where it is labelled, label."""
-    rows = [json.loads(line) for line in raw(f"imdb/{name}-4000.jsonl.gz").splitlines()]
+    rows = [json.loads(line) for line in lines(f"imdb/{name}-4000.jsonl.gz")]
     return [{key: row[key] for key in ("text", "label") if key in row} for row in rows]
 
 
 def questions(name: str) -> list[Row]:
     """TREC: COARSE:fine, then the question."""
-    text = raw("trec/TREC.train.txt.gz" if name == "train" else "trec/TREC.test.txt")
-    pairs = (line.split(" ", 1) for line in text.splitlines())
+    found = lines("trec/TREC.train.txt.gz" if name == "train" else "trec/TREC.test.txt")
+    pairs = (line.split(" ", 1) for line in found)
     return [{"text": question, "label": label.partition(":")[0]} for label, question in pairs]
 
 
 def sentences(name: str) -> list[Row]:
     """SST-2: a sentence, a tab, 0 or 1."""
-    text = raw("sst2/train.tsv.gz" if name == "train" else "sst2/test.tsv")
-    return [
-        {"text": line.rpartition("\t")[0], "label": line.rpartition("\t")[2]} for line in text.splitlines()
-    ]
+    found = lines("sst2/train.tsv.gz" if name == "train" else "sst2/test.tsv")
+    return [{"text": line.rpartition("\t")[0], "label": line.rpartition("\t")[2]} for line in found]
 
 
 def write(path: Path, rows: Sequence[Row]) -> Path:

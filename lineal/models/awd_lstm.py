@@ -60,6 +60,8 @@ class AWDConfig:
         return [self.hidden] * (self.layers - 1) + [self.width]
 
 
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+"""Of an LSTM layer, in the order in which torch's kernel takes them."""
 DROPOUTS = ("embedding_dropout", "input_dropout", "weight_dropout", "hidden_dropout", "output_dropout")
 
 
@@ -154,7 +156,7 @@ class AWDLSTM(nn.Module):
         x_BTD = _times(x_BTD, noise and noise.input_B1D)
         raw_BTD = x_BTD
         for index, layer in enumerate(self.layers):
-            weights = [layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
+            weights: list[Tensor] = [layer.get_parameter(name) for name in WEIGHTS]
             weights[1] = _times(weights[1], noise and noise.weight[index])
             raw_BTD, found = _lstm(x_BTD, state[index], weights, self.training)
             after.append(found)

@@ -54,6 +54,7 @@ class TwoLayerHead(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for linear in self.linears:
+                assert isinstance(linear, nn.Linear)
                 draw = torch.rand(linear.weight.shape, generator=generator)
                 linear.weight.copy_((2 * draw - 1) * linear.in_features**-0.5)
                 linear.bias.zero_()

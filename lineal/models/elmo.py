@@ -11,11 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
+from lineal.models import awd_lstm
 from lineal.models.char_cnn import CharacterConfig, CharacterReader
 
 State = tuple[tuple[Tensor, Tensor], ...]
 """(output, cell) of each layer of one direction: [B, projection] and [B, cells]."""
 DIRECTIONS = ("forward", "backward")
+WEIGHTS = (*awd_lstm.WEIGHTS, "weight_hr_l0")
+"""Of an LSTM layer with a projection."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +178,13 @@ def _projected_lstm(
             out_BTD, (r_1BD, c_1BH) = layer(x_BTD, tuple(part[None].contiguous() for part in state))
         return out_BTD, (r_1BD[0], c_1BH[0])
     r_BD, c_BH = state
-    gates_BTG = F.linear(x_BTD, layer.weight_ih_l0, layer.bias_ih_l0 + layer.bias_hh_l0)
+    inner, across, biases, more, projection = (layer.get_parameter(name) for name in WEIGHTS)
+    gates_BTG = F.linear(x_BTD, inner, biases + more)
     found = []
     for gates_BG in gates_BTG.unbind(1):
-        i, f, g, o = (gates_BG + F.linear(r_BD, layer.weight_hh_l0)).chunk(4, -1)
+        i, f, g, o = (gates_BG + F.linear(r_BD, across)).chunk(4, -1)
         c_BH = _clip(f.sigmoid() * c_BH + i.sigmoid() * g.tanh(), config.cell_clip)
-        r_BD = _clip(F.linear(o.sigmoid() * c_BH.tanh(), layer.weight_hr_l0), config.output_clip)
+        r_BD = _clip(F.linear(o.sigmoid() * c_BH.tanh(), projection), config.output_clip)
         found.append(r_BD)
     return torch.stack(found, 1), (r_BD, c_BH)
 

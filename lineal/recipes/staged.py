@@ -92,8 +92,9 @@ def _averages(optimiser: torch.optim.Optimizer) -> None:
 def _watch(config: Staged, stage: Stage, losses: list[float]) -> list[float]:
     """The held-out losses so far; averaging begins where they no longer get better."""
     method, optimiser = config.optimiser, stage.optimiser
-    waits = method.method == "averaged" and isinstance(optimiser, AveragedSGD) and not optimiser.averaging
-    if waits and no_longer_improves(losses, method.patience):
+    if method.method != "averaged" or not isinstance(optimiser, AveragedSGD) or optimiser.averaging:
+        return losses
+    if no_longer_improves(losses, method.patience):
         note(f"the held-out loss has not improved for {method.patience} evaluations: averaging begins")
         optimiser.start_average()
     return losses

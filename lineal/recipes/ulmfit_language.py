@@ -68,7 +68,8 @@ def fresh_models(config: ULMFiTConfig, shape: AWDConfig, directions: tuple[str, 
 def fresh_shape(config: ULMFiTConfig, vocab_size: int) -> AWDConfig:
     """The shape that the options ask for."""
     reader = config.reader
-    return AWDConfig(vocab_size, reader.width, reader.hidden, reader.layers, reader.tied, **reader.dropouts())
+    shape = AWDConfig(vocab_size, reader.width, reader.hidden, reader.layers, reader.tied)
+    return replace(shape, **reader.dropouts())
 
 
 def asked_directions(options: StageOptions) -> tuple[str, ...]:

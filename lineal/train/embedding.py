@@ -41,7 +41,9 @@ class Near(ABC):
     def nearest(self, text: str, among: Sequence[str], count: int = 5) -> list[tuple[str, float]]:
         """The texts that are nearest to one by their cosine, the nearest first."""
         value_M, place_M = self.similarity([text], among)[0].topk(min(count, len(among)))
-        return [(among[i], value) for i, value in zip(place_M.tolist(), value_M.tolist(), strict=True)]
+        return [
+            (among[int(i)], float(value)) for i, value in zip(place_M.tolist(), value_M.tolist(), strict=True)
+        ]
 
 
 @dataclass

@@ -12,6 +12,7 @@ from lineal.errors import UsageError
 from lineal.models.awd_lstm import (
     AWDLSTM,
     DROPOUTS,
+    WEIGHTS,
     AWDConfig,
     Reading,
     activation_penalties,
@@ -31,15 +32,11 @@ def model_of(config: AWDConfig) -> AWDLSTM:
 
 def by_hand(x_BTD: Tensor, layer: torch.nn.LSTM, mask: Tensor | float) -> Tensor:
     """The recurrence written out, with a mask on the recurrent matrix."""
+    inner, across, one, two = (layer.get_parameter(name) for name in WEIGHTS)
     hidden = cell = x_BTD.new_zeros(len(x_BTD), layer.hidden_size)
     found = []
     for x_BD in x_BTD.unbind(1):
-        gates = (
-            x_BD @ layer.weight_ih_l0.T
-            + hidden @ (layer.weight_hh_l0 * mask).T
-            + layer.bias_ih_l0
-            + layer.bias_hh_l0
-        )
+        gates = x_BD @ inner.T + hidden @ (across * mask).T + one + two
         i, f, g, o = gates.chunk(4, -1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         hidden = o.sigmoid() * cell.tanh()
@@ -97,6 +94,7 @@ def test_gradients_reach_only_the_weights_that_are_kept() -> None:
     model.read(TOKEN_BT, None, noise).dropped_BTD.square().sum().backward()
     gradient, mask = model.layers[0].weight_hh_l0.grad, noise.weight[0]  # type: ignore[union-attr]
     assert mask is not None and gradient is not None
+    assert isinstance(gradient, Tensor)
     assert (gradient[mask == 0] == 0).all() and (gradient[mask != 0] != 0).any()
 
 

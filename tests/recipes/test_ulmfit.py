@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(160):
         tone = (GOOD, BAD)[i % 2]
         words = REST + tone
-        rows.append({"text": sentence(draw, words, draw.randrange(3, 40)), "label": ("good", "bad")[i % 2]})
+        rows.append({"text": sentence(draw, words, draw.randrange(12, 40)), "label": ("good", "bad")[i % 2]})
     (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

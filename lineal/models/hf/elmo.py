@@ -81,24 +81,24 @@ def published(model: BiLM) -> dict[str, Tensor]:
     # A character's id is one less in the file: there is none for absent words.
     found["char_embed"] = words.characters.weight[1:]
     for index, convolve in enumerate(words.convolutions):
-        found[f"CNN/W_cnn_{index}"] = convolve.weight.permute(2, 1, 0)[None]  # type: ignore[operator]
-        found[f"CNN/b_cnn_{index}"] = convolve.bias
+        found[f"CNN/W_cnn_{index}"] = convolve.get_parameter("weight").permute(2, 1, 0)[None]
+        found[f"CNN/b_cnn_{index}"] = convolve.get_parameter("bias")
     for index, (carry, transform) in enumerate(zip(words.carry, words.transform, strict=True)):
         for name, linear in (("carry", carry), ("transform", transform)):
-            found[f"CNN_high_{index}/W_{name}"] = linear.weight.T  # type: ignore[union-attr]
-            found[f"CNN_high_{index}/b_{name}"] = linear.bias
+            found[f"CNN_high_{index}/W_{name}"] = linear.get_parameter("weight").T
+            found[f"CNN_high_{index}/b_{name}"] = linear.get_parameter("bias")
     found["CNN_proj/W_proj"], found["CNN_proj/b_proj"] = words.projection.weight.T, words.projection.bias
     for number, layers in enumerate((model.forward_layers, model.backward_layers)):
         for index, layer in enumerate(layers):
             place = f"RNN_{number}/RNN/MultiRNNCell/Cell{index}/LSTMCell"
-            both = torch.cat([layer.weight_ih_l0, layer.weight_hh_l0], 1)  # type: ignore[list-item]
-            bias = layer.bias_ih_l0 + layer.bias_hh_l0  # type: ignore[operator]
+            both = torch.cat([layer.get_parameter("weight_ih_l0"), layer.get_parameter("weight_hh_l0")], 1)
+            bias = layer.get_parameter("bias_ih_l0") + layer.get_parameter("bias_hh_l0")
             found[f"{place}/W_0"] = _other_order(both).T
             found[f"{place}/B"] = _other_order(bias) - _forget(bias)
-            found[f"{place}/W_P_0"] = layer.weight_hr_l0.T  # type: ignore[union-attr]
+            found[f"{place}/W_P_0"] = layer.get_parameter("weight_hr_l0").T
     if model.softmax is not None:
         found["softmax/W"], found["softmax/b"] = model.softmax.weight, model.softmax.bias
-    return {name: tensor.detach().contiguous() for name, tensor in found.items()}  # type: ignore[union-attr]
+    return {name: tensor.detach().contiguous() for name, tensor in found.items()}
 
 
 def _other_order(rows: Tensor) -> Tensor:
@@ -128,24 +128,24 @@ def fill(model: BiLM, tensors: Mapping[str, Tensor], place: str) -> BiLM:
     words.characters.weight.zero_()
     words.characters.weight[1:] = tensors["char_embed"]
     for index, convolve in enumerate(words.convolutions):
-        convolve.weight.copy_(tensors[f"CNN/W_cnn_{index}"][0].permute(2, 1, 0))  # type: ignore[operator]
-        convolve.bias.copy_(tensors[f"CNN/b_cnn_{index}"])  # type: ignore[operator]
+        convolve.get_parameter("weight").copy_(tensors[f"CNN/W_cnn_{index}"][0].permute(2, 1, 0))
+        convolve.get_parameter("bias").copy_(tensors[f"CNN/b_cnn_{index}"])
     for index, (carry, transform) in enumerate(zip(words.carry, words.transform, strict=True)):
         for name, linear in (("carry", carry), ("transform", transform)):
-            linear.weight.copy_(tensors[f"CNN_high_{index}/W_{name}"].T)  # type: ignore[operator]
-            linear.bias.copy_(tensors[f"CNN_high_{index}/b_{name}"])  # type: ignore[operator]
+            linear.get_parameter("weight").copy_(tensors[f"CNN_high_{index}/W_{name}"].T)
+            linear.get_parameter("bias").copy_(tensors[f"CNN_high_{index}/b_{name}"])
     words.projection.weight.copy_(tensors["CNN_proj/W_proj"].T)
     words.projection.bias.copy_(tensors["CNN_proj/b_proj"])
     for number, layers in enumerate((model.forward_layers, model.backward_layers)):
         for index, layer in enumerate(layers):
             at = f"RNN_{number}/RNN/MultiRNNCell/Cell{index}/LSTMCell"
             both = _other_order(tensors[f"{at}/W_0"].T)
-            layer.weight_ih_l0.copy_(both[:, : model.config.projection])  # type: ignore[operator]
-            layer.weight_hh_l0.copy_(both[:, model.config.projection :])  # type: ignore[operator]
+            layer.get_parameter("weight_ih_l0").copy_(both[:, : model.config.projection])
+            layer.get_parameter("weight_hh_l0").copy_(both[:, model.config.projection :])
             bias = tensors[f"{at}/B"]
-            layer.bias_ih_l0.copy_(_other_order(bias + _forget(bias)))  # type: ignore[operator]
-            layer.bias_hh_l0.zero_()  # type: ignore[operator]
-            layer.weight_hr_l0.copy_(tensors[f"{at}/W_P_0"].T)  # type: ignore[operator]
+            layer.get_parameter("bias_ih_l0").copy_(_other_order(bias + _forget(bias)))
+            layer.get_parameter("bias_hh_l0").zero_()
+            layer.get_parameter("weight_hr_l0").copy_(tensors[f"{at}/W_P_0"].T)
     if model.softmax is not None:
         model.softmax.weight.copy_(tensors["softmax/W"])
         model.softmax.bias.copy_(tensors["softmax/b"])

@@ -15,14 +15,17 @@ from lineal.train.run import Run
 class Stage(Protocol):
     """A stage of training.
 
-    module: all that a checkpoint holds beside the optimiser. steps: how many there are. shown: the figures of the
-    progress line.
+    steps: how many there are. shown: the figures of the progress line.
     """
 
-    module: nn.Module
     optimiser: torch.optim.Optimizer
     steps: int
     shown: tuple[str, ...]
+
+    @property
+    def module(self) -> nn.Module:
+        """All that a checkpoint holds beside the optimiser."""
+        ...
 
     def before(self) -> dict[str, float]:
         """Figures of the model that the stage begins from; {} for none."""

@@ -99,7 +99,9 @@ def read_tagging(options: TagOptions) -> TaggingTask:
         )
     tags = tuple(sorted({tag for sentence in train for tag in sentence.tags}))
     if len(tags) < 2:
-        raise DataError(f"{options.data}: every word has the tag {tags[0]!r}: there is nothing to tell.")
+        raise DataError(
+            f"{options.data}: every word has the tag {next(iter(tags))!r}: there is nothing to tell."
+        )
     _check_tags(options, tags, train, held)
     return TaggingTask(tags, train, held)
 
