@@ -38,12 +38,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup": 500, "learning_rate": 1e-3, "dropout": 0.0, "save_every": 500, "eval_every": 1000, "time_limit": 1800.0,
     },
     "base": {
-        "layers": 12, "width": 768, "heads": 12, "block": 128, "batch_size": 256, "vocab_size": 30_522,
+        "layers": 12, "width": 768, "heads": 12, "block": 128, "context": 512, "batch_size": 256, "vocab_size": 30_522,
         "steps": 1_000_000, "warmup": 10_000, "learning_rate": 1e-4, "dropout": 0.1, "save_every": 5000,
         "eval_every": 20_000, "token_budget": 32_768,
     },
     "large": {
-        "layers": 24, "width": 1024, "heads": 16, "block": 128, "batch_size": 256, "vocab_size": 30_522,
+        "layers": 24, "width": 1024, "heads": 16, "block": 128, "context": 512, "batch_size": 256, "vocab_size": 30_522,
         "steps": 1_000_000, "warmup": 10_000, "learning_rate": 1e-4, "dropout": 0.1, "save_every": 5000,
         "eval_every": 20_000, "token_budget": 16_384,
     },

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lineal.errors import ModelError
+from lineal.errors import ModelError, UsageError
 from lineal.generate.fill import Filler, coreference, fillings
 from lineal.models.bert import Bert, BertConfig
 from lineal.models.dropout import Masks
@@ -59,10 +59,14 @@ def model_of(config: BertRunConfig, vocab_size: int, pad: int) -> Bert:
                 f"{vocab_size:,} and {block}."
             )
         return model
-    # Positions beyond those that are trained cost little, and a longer text can be tuned on.
+    context = max(block, 128) if options.context is None else options.context
+    if block > context:
+        raise UsageError(
+            f"--block {block} is longer than --context {context}: there would be no positions for it."
+        )
     shape = BertConfig(
         vocab_size=vocab_size, width=options.width, inner=options.inner or 4 * options.width, heads=options.heads,
-        layers=options.layers, context=max(block, 128), dropout=options.dropout, attention_dropout=options.dropout, pad=pad,
+        layers=options.layers, context=context, dropout=options.dropout, attention_dropout=options.dropout, pad=pad,
     )  # fmt: skip
     return Bert(shape).initialise(config.run.seed)
 

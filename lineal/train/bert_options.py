@@ -77,6 +77,8 @@ class EncoderOptions:
     """Attention heads of a fresh model."""
     inner: int | None = None
     """Inner width of the feed-forward layers (default: 4 x width)."""
+    context: int | None = None
+    """Longest sequence that a fresh model has positions for (default: --block, at least 128)."""
     dropout: float = 0.1
     """Of embeddings, sums and attention weights."""
     dtype: str = "auto"
@@ -87,7 +89,7 @@ class EncoderOptions:
     """CPU threads; 0 lets the probe decide."""
 
     def __post_init__(self) -> None:
-        at_least(self, layers=1, width=1, heads=1, inner=1, threads=0, dropout=0)
+        at_least(self, layers=1, width=1, heads=1, inner=1, context=8, threads=0, dropout=0)
         if self.dropout >= 1:
             raise UsageError(f"--dropout {self.dropout:g}: nothing would be left; it must be below 1.")
         if self.width % self.heads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from lineal.models.dropout import Masks
 from lineal.models.multihead import Pass
 from lineal.train.distributed import ALONE, Ranks
 from lineal.train.masked_batches import MaskedBatch, Pairs, like_lengths, micro_rows
+from lineal.train.masking import Ints
 
 SEEN = 64
 """Held-out pairs that are read at a time."""
@@ -127,9 +127,8 @@ def held_out(
     )
 
 
-def micro_batches(pairs: Pairs, variant: int, rows: Sequence[int], budget: int) -> list[MaskedBatch]:
+def micro_batches(pairs: Pairs, variant: int, row_B: Ints, budget: int) -> list[MaskedBatch]:
     """The pairs of a step in parts of at most `budget` tokens."""
-    row_B = np.asarray(rows, dtype=np.int64)
     if not len(row_B):
         return []
     length_B = pairs.of(variant).lengths()[row_B] + 3

@@ -58,7 +58,9 @@ def test_padding_gets_no_gradient() -> None:
     given = inputs(token_NT, mask_NT)
     score_BC, hidden_NTD = model(given)
     score_BC.sum().backward()
-    grad = model.body.decoder.embedding.weight.grad
+    decoder = model.body.decoder
+    assert isinstance(decoder, Decoder)
+    grad = decoder.embedding.weight.grad
     assert grad is not None and not grad[19].any()
     loss_N = model.body.language_loss(hidden_NTD.detach(), given)
     other_N = model.body.language_loss(hidden_NTD.detach(), inputs(torch.tensor([[1, 2, 3, 7]]), mask_NT))

@@ -231,6 +231,10 @@ def test_a_dry_run_counts_pairs_and_padding(files: Path, tmp_path: Path, say: Ca
         (("run", "bert"), "bert needs --data FILE"),
         (("run", "bert", "--preset", "huge"), "--preset huge is not one of seconds"),
         (("run", "bert", "--mask-rate", "0"), "--mask-rate 0: it is a share"),
+        (
+            ("run", "bert", "--data", "TEXT", "--block", "64", "--context", "32"),
+            "--block 64 is longer than --context 32",
+        ),
         (("run", "bert", "--data", "one.txt"), "give more documents (a blank line parts them)"),
         (("run", "finetune", "--model", "MODEL", "--auxiliary", "0.5"), "has no next-token loss"),
         (("fill", "MODEL", "nothing here"), "write [MASK] where a word is missing"),
@@ -246,8 +250,9 @@ def test_what_cannot_work_is_said(
     monkeypatch.chdir(tmp_path)
     Path("one.txt").write_text("One line. Another.")
     Path("rows.csv").write_text("text,label\na,x\nb,y\n" * 9)
-    words = tuple(str(model) if word == "MODEL" else word for word in words)
-    more = ("--out", "run") if words[0] == "run" else ()
+    named = {"MODEL": str(model), "TEXT": str(files / "text.txt")}
+    words = tuple(named.get(word, word) for word in words)
+    more = ("--out", "run", "--vocab-size", "90")[: 4 if "bert" in words else 2] if words[0] == "run" else ()
     more += ("--data", "rows.csv") if "finetune" in words else ()
     said = say(*words, *more)
     assert said.code in (1, 2) and text in said.err and said.err.count("lineal:") == 1
@@ -268,7 +273,8 @@ class Output(io.StringIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self.buffer = io.BytesIO()  # type: ignore[assignment]
+        self.raw = io.BytesIO()
+        self.buffer = self.raw  # type: ignore[assignment]
 
 
 def test_texts_become_vectors(model: Path, tmp_path: Path, say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +297,7 @@ def test_texts_become_vectors(model: Path, tmp_path: Path, say, monkeypatch: pyt
 
     assert main(["embed", str(model), "--layers", "0", "-1"]) == 0
     monkeypatch.undo()
-    np.testing.assert_allclose(np.load(io.BytesIO(stream.buffer.getvalue())), found, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.load(io.BytesIO(stream.raw.getvalue())), found, rtol=1e-4, atol=1e-5)
     said = say("embed", str(model), *texts, "--nearest", "anna saw the ship", "--count", "2")
     assert (
         said.out.splitlines()[0].startswith("1.0000  anna saw the ship") and len(said.out.splitlines()) == 2

@@ -109,12 +109,12 @@ def test_padding_and_neighbours_change_nothing() -> None:
         assert sum(getattr(x, name).item() for x in alone) == pytest.approx(
             getattr(together, name).item(), rel=1e-9
         )
-    parts = micro_batches(pairs, 0, range(6), 40)
+    parts = micro_batches(pairs, 0, np.arange(6), 40)
     assert len(parts) > 1
     assert sum(losses_of(model, part).words.item() for part in parts) == pytest.approx(
         together.words.item(), rel=1e-9
     )
-    assert micro_batches(pairs, 0, [], 40) == []
+    assert micro_batches(pairs, 0, np.arange(0), 40) == []
 
 
 def test_held_out_figures_are_means_over_all_pairs() -> None:

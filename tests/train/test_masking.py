@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lineal.errors import ModelError
 from lineal.tokenizers import CharTokenizer
+from lineal.tokenizers.pipeline import Pipeline
 from lineal.tokenizers.training import Learning, train
 from lineal.train.masking import Masking, Vocabulary, mask_rows
 
@@ -86,12 +87,13 @@ def test_words_are_hidden_whole() -> None:
 
 def test_a_vocabulary_knows_its_special_tokens() -> None:
     tokenizer = train("wordpiece", texts=["a fine film was fined"] * 5, learning=Learning(vocab_size=40))
+    assert isinstance(tokenizer, Pipeline)
     words = Vocabulary.of(tokenizer)
     assert (words.pad, words.cls, words.sep, words.mask) == (0, 2, 3, 4)
     assert words.ordinary.tolist() == list(range(5, tokenizer.vocab_size))
     assert [
         tokenizer.tokens[i].startswith(b"##") for i in range(tokenizer.vocab_size)
-    ] == words.inside.tolist()  # type: ignore[attr-defined]
+    ] == words.inside.tolist()
     with pytest.raises(ModelError, match="needs one with"):
         Vocabulary.of(CharTokenizer.train("abc"))
     plain = train("bpe", texts=["a b c"] * 9, learning=Learning(vocab_size=260))

@@ -145,11 +145,11 @@ def _row(row: Mapping[str, Any], options: TaskOptions, place: str) -> _Row:
 
 def _answers(row: Mapping[str, Any], options: TaskOptions, texts: tuple[str, ...], place: str) -> _Row:
     """A text that is in the context; or {"text": [...], "answer_start": [...]} as SQuAD's files have it."""
-    value = _get(row, options.label_field, "--label-field", place)
+    value: Any = _get(row, options.label_field, "--label-field", place)
     if isinstance(value, str) and value.strip():
         return _Row(texts, value.strip(), place, (value.strip(),))
     try:
-        answers, starts = value["text"], value["answer_start"]
+        answers, starts = value["text"], value["answer_start"]  # pyright: ignore[reportArgumentType, reportCallIssue]
         return _Row(texts, str(answers[0]), place, tuple(map(str, answers)), int(starts[0]))
     except (TypeError, KeyError, IndexError, ValueError) as error:
         raise DataError(

@@ -64,7 +64,8 @@ def tiny() -> Decoder:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["pair", "similarity", "choice"])
 def test_scores_are_those_of_each_row_alone(kind: str) -> None:
-    model = FineTuned(DecoderBody(tiny()), kind, 1 if kind == "choice" else 3, 0.1, seed=1).double().eval()
+    body = DecoderBody(tiny())
+    model = FineTuned(body, kind, 1 if kind == "choice" else 3, 0.1, seed=1).double().eval()
     texts = [[[1, 2], [3], [4, 5, 6]], [[7] * 9, [8, 9], [1]]]
     rows = [sequences(kind, t if kind == "choice" else t[:2], MARKS, 24) for t in texts]
     both = lay_out(rows)
@@ -73,7 +74,7 @@ def test_scores_are_those_of_each_row_alone(kind: str) -> None:
     for row, score_C in zip(rows, score_BC, strict=True):
         alone = lay_out([row])
         torch.testing.assert_close(model(alone)[0][0], score_C)
-    state = [model.body.decoder(torch.tensor([s.ids]))[0, -1] for s in rows[0]]
+    state = [body.decoder(torch.tensor([s.ids]))[0, -1] for s in rows[0]]
     if kind == "similarity":
         torch.testing.assert_close(model.head(state[0] + state[1]), score_BC[0])
         swapped = lay_out([rows[0][::-1]])
@@ -84,12 +85,13 @@ def test_scores_are_those_of_each_row_alone(kind: str) -> None:
 
 @torch.no_grad()
 def test_the_language_loss_is_each_sequence_s_mean() -> None:
-    model = FineTuned(DecoderBody(tiny()), "pair", 2, 0.0).double().eval()
+    body = DecoderBody(tiny())
+    model = FineTuned(body, "pair", 2, 0.0).double().eval()
     inputs = lay_out([[MARKS.enclose([1, 2])], [MARKS.enclose([3, 4, 5, 6])]])
     _, hidden_NTD = model(inputs)
     found_N = model.body.language_loss(hidden_NTD, inputs)
     for row, loss in zip(([S, 1, 2, E], [S, 3, 4, 5, 6, E]), found_N, strict=True):
-        logp_TV = model.body.decoder.logits(model.body.decoder(torch.tensor([row])))[0].log_softmax(-1)
+        logp_TV = body.decoder.logits(body.decoder(torch.tensor([row])))[0].log_softmax(-1)
         expected = -sum(logp_TV[t, row[t + 1]].item() for t in range(len(row) - 1)) / (len(row) - 1)
         assert loss.item() == pytest.approx(expected, abs=1e-12)
 

@@ -48,6 +48,7 @@ def tiny(kind: str = "classification", labels: tuple[str, ...] | None = None, **
 def saved(predictor: Predictor, folder: Path) -> Path:
     """The folder of a finished model, as a run leaves it."""
     folder.mkdir()
+    assert isinstance(predictor.model.body, DecoderBody)
     save_model(predictor.model.body.decoder, folder, eos_id=TOKENIZER.eos_id, pad_id=TOKENIZER.pad_id)
     predictor.tokenizer.save(folder)
     save_predictor(folder, predictor)
