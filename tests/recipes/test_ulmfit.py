@@ -88,15 +88,16 @@ def test_words_of_the_target_join_the_vocabulary(chain: Path) -> None:
 
 def test_it_is_used_in_three_lines(chain: Path) -> None:
     model = load_predictor(chain / "classified", device="cpu")
-    good, bad = model(["the plot is lovely great fine", "the plot was awful dull poor"])
+    praise, blame = "the plot is lovely great fine " * 4, "the plot was awful dull poor " * 4
+    good, bad = model([praise, blame])
     assert (good.label, bad.label) == ("good", "bad")
     assert sum(good.probabilities.values()) == pytest.approx(1)
-    again, _ = model(["the plot is lovely great fine", "a " * 400])
+    again, _ = model([praise, "a " * 400])
     assert again.probabilities["good"] == pytest.approx(good.probabilities["good"], rel=1e-5)
 
 
 def test_the_command_predicts(chain: Path, say: Callable) -> None:
-    said = say("predict", chain / "classified", "a film was dull", "--json", "--device", "cpu")
+    said = say("predict", chain / "classified", "a film was dull poor awful " * 4, "--json", "--device", "cpu")
     assert said.code == 0 and json.loads(said.out)["label"] == "bad", said.err
 
 
