@@ -47,4 +47,4 @@ def test_fresh_weights_are_a_function_of_the_seed() -> None:
     for (name, a), b, c in zip(one.named_parameters(), same.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
         assert a.ndim < 2 or not torch.equal(a, c), name
-    assert torch.equal(one.ahead.bias_ih_l0.chunk(4)[1], torch.ones(6))
+    assert torch.equal(one.ahead.get_parameter("bias_ih_l0").chunk(4)[1], torch.ones(6))
