@@ -223,7 +223,7 @@ def counts_and_lines(train: Path, judged: Path) -> float | None:
     model = LogisticRegression(C=10.0, max_iter=1000)
     model.fit(counter.fit_transform([row["text"] for row in rows]), [row["label"] for row in rows])
     told = model.predict(counter.transform([row["text"] for row in held]))
-    return 100 * statistics.mean(a == row["label"] for a, row in zip(told, held, strict=True))
+    return 100 * statistics.mean(float(a == row["label"]) for a, row in zip(told, held, strict=True))
 
 
 def language(grid: Grid, quick: bool) -> Iterator[harness.Figure]:
@@ -323,7 +323,7 @@ def both(grid: Grid, arguments: argparse.Namespace) -> Iterator[harness.Figure]:
                 for each in zip(*parts, strict=True)
             ]
             found[name].append(
-                100 * statistics.mean(a == row["label"] for a, row in zip(said, rows, strict=True))
+                100 * statistics.mean(float(a == row["label"]) for a, row in zip(said, rows, strict=True))
             )
     better, error = gain(found["both"], found["forward"])
     yield harness.Figure(

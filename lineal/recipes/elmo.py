@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu-30min": {
         **_COMMON, "vocab_size": 20_000, "samples": 2048, "projection": 128, "cells": 512, "batch_size": 64, "block": 20,
-        "epochs": 1.0, "learning_rate": 2e-3, "save_every": 250, "eval_every": 500, "time_limit": 1560.0,
+        "epochs": 0.8, "learning_rate": 2e-3, "save_every": 250, "eval_every": 500, "time_limit": 1740.0,
     },
     "gpu": {
         **_COMMON, "vocab_size": 100_000, "samples": 8192, "projection": 256, "cells": 2048, "highway": 2,

@@ -46,8 +46,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "classify": {**_SECONDS, "epochs": 4.0, "learning_rate": 2e-2},
     },
     "cpu-30min": {
-        "lm": {**_CPU, "epochs": 3.0, "learning_rate": 4e-3, "eval_every": 500, "time_limit": 1500.0, "held_out": 0.02},
-        "tune": {**_CPU, "epochs": 3.0, "learning_rate": 4e-3, "eval_every": 500, "held_out": 0.05},
+        "lm": {**_CPU, "epochs": 1.0, "learning_rate": 4e-3, "eval_every": 500, "time_limit": 1740.0, "held_out": 0.02},
+        "tune": {**_CPU, "epochs": 2.0, "learning_rate": 4e-3, "eval_every": 500, "held_out": 0.05},
         "classify": {**_CPU, "epochs": 6.0, "learning_rate": 1e-2, "block": 140, "dropout_scale": 0.5},
     },
     "gpu": {
