@@ -323,7 +323,8 @@ def both(grid: Grid, arguments: argparse.Namespace) -> Iterator[harness.Figure]:
                 for each in zip(*parts, strict=True)
             ]
             found[name].append(
-                100 * statistics.mean(float(a == row["label"]) for a, row in zip(said, rows, strict=True))
+                100
+                * statistics.mean(float(a == str(row["label"])) for a, row in zip(said, rows, strict=True))
             )
     better, error = gain(found["both"], found["forward"])
     yield harness.Figure(
