@@ -16,7 +16,7 @@ from lineal.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from lineal.generate.fill import Filler
-    from lineal.train.embedding import Embedder
+    from lineal.train.embedding import Near
 
 EMBED = "embed RUN [TEXT ...] [--option value ...] < FILE > vectors.npy"
 FILL = 'fill RUN "the [MASK] sat" ... [--option value ...]'
@@ -71,7 +71,7 @@ def embed(words: list[str]) -> int:
     return 0
 
 
-def _embedder(name: str, options: EmbedOptions) -> Embedder:
+def _embedder(name: str, options: EmbedOptions) -> Near:
     import torch
 
     from lineal.train.embedding import load_embedder
@@ -100,7 +100,7 @@ def _texts(given: list[str], options: EmbedOptions) -> Iterator[str]:
         yield text
 
 
-def _write(embedder: Embedder, texts: Iterator[str], out: str | None) -> None:
+def _write(embedder: Near, texts: Iterator[str], out: str | None) -> None:
     import io
 
     import numpy as np
@@ -127,7 +127,7 @@ def _write(embedder: Embedder, texts: Iterator[str], out: str | None) -> None:
         ) from error
 
 
-def _print_nearest(embedder: Embedder, texts: list[str], options: EmbedOptions) -> None:
+def _print_nearest(embedder: Near, texts: list[str], options: EmbedOptions) -> None:
     from lineal.train.console import clean
 
     if not texts:

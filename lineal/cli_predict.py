@@ -15,7 +15,7 @@ from lineal.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from lineal.train.finetune.options import TaskOptions
-    from lineal.train.finetune.predictor import Prediction, Predictor
+    from lineal.train.finetune.predictor import Prediction, Teller
 
 USAGE = "predict RUN [TEXT ...] [--option value ...] < FILE"
 BLOCK = 1024
@@ -55,7 +55,7 @@ def predict(words: list[str]) -> int:
     return 0
 
 
-def _load(name: str, options: PredictOptions) -> Predictor:
+def _load(name: str, options: PredictOptions) -> Teller:
     import torch
 
     from lineal.train.finetune.predictor import load_predictor
@@ -79,7 +79,7 @@ def _line(found: Prediction, as_json: bool) -> str:
     return json.dumps(told) if as_json else clean(plain or "")
 
 
-def _rows(model: Predictor, texts: list[str], options: PredictOptions) -> Iterator[tuple[str, ...]]:
+def _rows(model: Teller, texts: list[str], options: PredictOptions) -> Iterator[tuple[str, ...]]:
     columns = _columns(model)
     if texts:
         yield from (_plain(text, columns, f"text {number}") for number, text in enumerate(texts, 1))
@@ -95,7 +95,7 @@ def _rows(model: Predictor, texts: list[str], options: PredictOptions) -> Iterat
         yield from _standard_input(columns)
 
 
-def _columns(model: Predictor) -> TaskOptions:
+def _columns(model: Teller) -> TaskOptions:
     """The columns of the task that the model was trained on."""
     from lineal.train.finetune.options import TaskOptions
 

@@ -28,6 +28,15 @@ from lineal.train.options import (
     to_json,
     with_options,
 )
+from lineal.train.recurrent.elmo_options import BiLMOptions, ElmoRecipeConfig, SentencesOptions
+from lineal.train.recurrent.options import (
+    ClassifierOptions,
+    ReaderOptions,
+    StageOptions,
+    StepOptions,
+    ULMFiTConfig,
+)
+from lineal.train.tagging.options import TaggerConfig, TaggerOptions, TagOptions
 from lineal.train.vectors.options import (
     GloveConfig,
     GloveOptions,
@@ -40,9 +49,12 @@ from lineal.train.vectors.options import (
 __all__ = [
     "AlgorithmOptions",
     "BertRunConfig",
+    "BiLMOptions",
+    "ClassifierOptions",
     "CorpusOptions",
     "DataOptions",
     "DocumentOptions",
+    "ElmoRecipeConfig",
     "EncoderOptimiserOptions",
     "EncoderOptions",
     "EnvironmentConfig",
@@ -60,15 +72,23 @@ __all__ = [
     "Paper",
     "PolicyGradientConfig",
     "PolicyOptions",
+    "ReaderOptions",
     "RunOptions",
     "SamplingOptions",
+    "SentencesOptions",
+    "StageOptions",
     "StepAlgorithmOptions",
+    "StepOptions",
+    "TagOptions",
+    "TaggerConfig",
+    "TaggerOptions",
     "TaskOptions",
     "TuningOptions",
     "VectorsRunOptions",
     "Word2VecConfig",
     "Word2VecOptions",
     "WordsOptions",
+    "ULMFiTConfig",
     "from_json",
     "to_json",
     "with_options",

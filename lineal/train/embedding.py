@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 from lineal.errors import UsageError
 from lineal.generate.prefill import evaluating
 from lineal.models.finetuned import Body, Inputs
+from lineal.models.hf.awd import is_awd
+from lineal.models.hf.elmo import is_elmo
 from lineal.tokenizers import Tokenizer
 from lineal.tokenizers.opening import open_tokenizer
 from lineal.train.build import model_folder
@@ -23,8 +26,28 @@ from lineal.train.finetune.inputs import Framed, Framing, lay_out, micro_batches
 POOLING = ("mean", "cls", "last")
 
 
+class Near(ABC):
+    """Texts compared by their vectors, whatever makes them."""
+
+    @abstractmethod
+    def __call__(self, texts: Sequence[str]) -> Float[Tensor, "N E"]:
+        """One vector for each text, float32 on the CPU."""
+
+    def similarity(self, first: Sequence[str], second: Sequence[str]) -> Float[Tensor, "N M"]:
+        """The cosine of every text of one side with every one of the other."""
+        a_NE, b_ME = (torch.nn.functional.normalize(self(texts), dim=-1) for texts in (first, second))
+        return a_NE @ b_ME.T
+
+    def nearest(self, text: str, among: Sequence[str], count: int = 5) -> list[tuple[str, float]]:
+        """The texts that are nearest to one by their cosine, the nearest first."""
+        value_M, place_M = self.similarity([text], among)[0].topk(min(count, len(among)))
+        return [
+            (among[int(i)], float(value)) for i, value in zip(place_M.tolist(), value_M.tolist(), strict=True)
+        ]
+
+
 @dataclass
-class Embedder:
+class Embedder(Near):
     """A model as a source of vectors. Three lines use it::
 
     embed = load_embedder("RUN")
@@ -96,22 +119,16 @@ class Embedder:
         mask_NT1 = inputs.mask_NT[..., None].to(state_NTD.dtype)
         return (state_NTD * mask_NT1).sum(1) / mask_NT1.sum(1)
 
-    def similarity(self, first: Sequence[str], second: Sequence[str]) -> Float[Tensor, "N M"]:
-        """The cosine of every text of one side with every one of the other."""
-        a_NE, b_ME = (torch.nn.functional.normalize(self(texts), dim=-1) for texts in (first, second))
-        return a_NE @ b_ME.T
-
-    def nearest(self, text: str, among: Sequence[str], count: int = 5) -> list[tuple[str, float]]:
-        """The texts that are nearest to one by their cosine, the nearest first."""
-        value_M, place_M = self.similarity([text], among)[0].topk(min(count, len(among)))
-        return [(among[int(i)], float(value)) for i, value in zip(place_M, value_M, strict=True)]
-
 
 def load_embedder(
     name: str | Path, device: str = "auto", *, pooling: str = "mean", layers: Sequence[int] = (-1,)
-) -> Embedder:
+) -> Near:
     """The model of a run, a folder, or hf:OWNER/NAME, fine-tuned or not, as a source of vectors."""
     folder = model_folder(str(name))
+    if is_awd(folder) or is_elmo(folder):
+        from lineal.train.recurrent.embedding import load_recurrent_embedder
+
+        return load_recurrent_embedder(folder, pick_device(device), pooling, tuple(layers))
     family, tokenizer = BODIES[family_of(folder)], open_tokenizer(folder)
     body = family.load(folder, pick_device(device)).eval()
     return Embedder(body, tokenizer, family.alone(tokenizer, str(folder)), pooling, tuple(layers))

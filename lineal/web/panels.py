@@ -160,6 +160,15 @@ PANELS = (
     ),
     Panel("Padding", ("padding",), "Share of tokens that only fill rows up.", 0.0),
     Panel("Bits a byte", ("eval/bits_per_byte",), "Of held-out text: comparable between vocabularies.", 0.0),
+    Panel(
+        "Mixture of ELMo's layers",
+        ("mix/layer_0", "mix/layer_1", "mix/layer_2"),
+        "Share of each: 0 is the word without its sentence, the last is the topmost.",
+        0.0,
+        1.0,
+    ),
+    Panel("Layers that learn", ("layers_learning",), "Unfrozen from the top.", 0.0),
+    Panel("F1 of spans", ("eval/span_f1",), "Names found whole, with both ends right.", 0.0, 1.0),
     Panel("Learning rate", ("learning_rate",), "", 0.0),
 )
 

@@ -315,6 +315,19 @@ def _gentle_rate(run: RunView) -> str:
     return f" --learning-rate {rate / 10 if run.recipe == 'sft' else rate:g}" if rate else ""
 
 
+def _next_stage(run: RunView, path: str) -> list[tuple[str, str]]:
+    """What follows a stage of ulmfit, and what ELMo's layers are for."""
+    if run.recipe == "elmo":
+        further = f"lineal run tagger --features elmo --model {path} --data FILE"
+        return [(further, "tag words with its layers")]
+    stage = run.options.get("stage", {}).get("stage")
+    following = {"lm": ("tune", "go on with your own texts"), "tune": ("classify", "then with labelled rows")}
+    if stage in following:
+        name, why = following[stage]
+        return [(f"lineal run ulmfit --stage {name} --model {path} --data FILE", why)]
+    return [(f"lineal predict {path} < FILE", "a label for each line")] if stage == "classify" else []
+
+
 def next_commands(run: RunView) -> list[tuple[str, str]]:
     """What to type next, each with what it does; every one works as it stands."""
     path = shlex.quote(str(run.path))
@@ -327,6 +340,8 @@ def next_commands(run: RunView) -> list[tuple[str, str]]:
             (f"lineal record {path}", "a film of one episode"),
             others,
         ]
+    if run.recipe in ("ulmfit", "elmo", "tagger"):
+        return [*_next_stage(run, path), others]
     if run.recipe == "transformer":
         return [(f"lineal translate {path} < FILE", "translate sentences, one a line"), others]
     if run.recipe == "finetune":

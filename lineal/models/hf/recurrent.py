@@ -6,11 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from pathlib import Path
 
-import torch
-
 from lineal.errors import LinealError, ModelError
 from lineal.models.gating import ExpertsConfig
-from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.hf.awd import fill
+from lineal.models.hf.files import read_json, write_json, write_tensors
 from lineal.models.lstm import LSTMConfig, RecurrentModel
 
 ARCHITECTURE = "LinealLSTMForCausalLM"
@@ -46,15 +45,5 @@ def load_recurrent(folder: str | Path) -> RecurrentModel:
         raise ModelError(f"{path}: {error}") from error
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} holds a value that makes no model ({error!r}).") from error
-    tensors = read_tensors(folder)
-    present = dict(model.named_parameters())
-    for name in sorted({*tensors, *present}):
-        shapes = [tuple(part[name].shape) if name in part else "absent" for part in (tensors, present)]
-        if shapes[0] != shapes[1]:
-            raise ModelError(
-                f"{folder}: {name} is {shapes[0]} in the file, and config.json implies {shapes[1]}."
-            )
-    with torch.no_grad():
-        for name, parameter in present.items():
-            parameter.copy_(tensors[name])
+    fill(dict(model.named_parameters()), folder)
     return model.eval()

@@ -10,7 +10,7 @@ span            a pair of question and context, of which each piece of the conte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -209,7 +209,7 @@ def lay_out(rows: Sequence[Sequence[Framed]], device: torch.device | str = "cpu"
     return Inputs(*parts, each=len(rows[0]))
 
 
-def micro_batches(rows: Sequence[Sequence[Framed]], budget: int) -> list[list[int]]:
+def micro_batches(rows: Sequence[Sequence[Sized]], budget: int) -> list[list[int]]:
     """Indices of rows in groups of like length, each of at most `budget` tokens with its padding (or one row)."""
     size = [max(map(len, row)) for row in rows]
     groups: list[list[int]] = []

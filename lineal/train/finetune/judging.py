@@ -25,7 +25,7 @@ def judge(predictor: Predictor, task: LabelledTask) -> tuple[Scores | Agreement 
     if not task.labels:
         return agreement(task.mean + task.spread * raw_MC[:, 0].double(), target_M), []
     found = scores(raw_MC.double().softmax(-1), target_M.long(), task.labels)
-    return found, [] if task.kind == "tagging" else _shown(task, raw_MC)
+    return found, [] if task.kind == "tagging" else shown(task, raw_MC)
 
 
 def _shown_answers(task: LabelledTask, said: list[str]) -> list[dict]:
@@ -39,7 +39,7 @@ def _shown_answers(task: LabelledTask, said: list[str]) -> list[dict]:
     ]  # fmt: skip
 
 
-def _shown(task: LabelledTask, raw_BC: Tensor) -> list[dict]:
+def shown(task: LabelledTask, raw_BC: Tensor) -> list[dict]:
     """The surest of the wrong rows and of the right ones."""
     confidence_B, said_B = raw_BC.softmax(-1).max(-1)
     order = sorted(range(len(task.held)), key=lambda i: -confidence_B[i].item())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,7 @@ from torch import Tensor
 from lineal.errors import ModelError, UsageError
 from lineal.generate.prefill import evaluating
 from lineal.models.finetuned import FineTuned, Inputs
+from lineal.models.hf.awd import is_awd
 from lineal.tokenizers import Tokenizer, load_tokenizer
 from lineal.train.build import model_folder
 from lineal.train.checkpoint import tensor_chunks
@@ -70,6 +71,20 @@ class Facts:
     spread: float = 1.0
     columns: dict[str, Any] | None = None
     family: str = "decoder"
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """A trained model in use: texts in, a prediction for each out."""
+
+    @property
+    def facts(self) -> Any:
+        """What its folder knows beside the weights; `columns` are the task's options."""
+        ...
+
+    def __call__(self, rows: Sequence[str | Sequence[str]]) -> list[Prediction]:
+        """One prediction per row."""
+        ...
 
 
 @dataclass
@@ -182,9 +197,13 @@ def _facts(record: Any, outputs: int) -> Facts:
     return Facts(**record | {"marks": marks, "labels": tuple(labels)})
 
 
-def load_predictor(name: str | Path, device: str = "auto") -> Predictor:
+def load_predictor(name: str | Path, device: str = "auto") -> Teller:
     """The fine-tuned model of a run or of its folder; ModelError where there is none."""
     folder = model_folder(str(name))
+    if is_awd(folder) and (folder / RECORD).is_file():
+        from lineal.train.recurrent.predictor import load_document_predictor
+
+        return load_document_predictor(folder, device)
     if not (folder / RECORD).is_file():
         raise ModelError(
             f"{name} is not fine-tuned (no {RECORD}): lineal run finetune --model {name} makes one that is."

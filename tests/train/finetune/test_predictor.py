@@ -59,6 +59,7 @@ def saved(predictor: Predictor, folder: Path) -> Path:
 def test_saved_and_opened_again_it_says_the_same(kind: str, tmp_path: Path) -> None:
     before = tiny(kind, columns={"task": kind, "choices_field": ["a", "b"]})
     after = load_predictor(saved(before, tmp_path / "m"), "cpu")
+    assert isinstance(after, Predictor)
     assert after.facts == before.facts
     assert after(ROWS[kind]) == before(ROWS[kind])
     assert not any(part.training for part in after.model.modules())
@@ -164,6 +165,7 @@ def test_with_a_subword_vocabulary_it_says_the_same_after_saving(tmp_path: Path)
     model = FineTuned(DecoderBody(decoder), "classification", 2, 0.1, seed=2)
     before = Predictor(model.eval(), tokenizer, Facts("classification", ("no", "yes"), marks))
     after = load_predictor(saved(before, tmp_path / "m"), "cpu")
+    assert isinstance(after, Predictor)
     assert after.facts.marks == marks and after(texts) == before(texts)
 
 

@@ -1,0 +1,243 @@
+"""ELMo in small: what the layers of a bidirectional language model give a tagger, on paired seeds, as resumable cells.
+
+    LINEAL_TEST_DATA=... python benchmarks/elmo.py --json        (--quick: minutes, a small model, two seeds, no bar)
+
+One model is trained for at most 30 minutes on two cores (preset cpu-30min) on 26 novels and a part of Wikipedia. Then taggers
+of parts of speech (UD English EWT) and of names (wikigold, F1 of spans), for each seed three that differ in one thing: a word
+is given nothing beside a vector of its own; a fixed vector, what the same model makes of its characters without the sentence
+(--vectors FILE: vectors of one's own instead); or the mixture of all layers. A probe compares words like "bank" in sentences
+of two senses, layer by layer, and the learned mixtures of both tasks are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import os
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import harness
+
+FEATURES = ("none", "static", "elmo")
+SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bank": (
+        (
+            "He put his money in the bank and asked for a receipt .",
+            "The bank would not lend her the money .",
+            "A clerk of the bank counted the notes and the gold .",
+            "My father owed the bank a thousand pounds .",
+        ),
+        (
+            "They sat on the bank of the river under a willow .",
+            "The boat came to the other bank of the stream .",
+            "Flowers grew along the green bank by the water .",
+            "She climbed the steep bank and looked down at the river .",
+        ),
+    ),
+    "spring": (
+        (
+            "In the spring the birds come back to the garden .",
+            "It was a warm day in early spring .",
+            "All that winter and the next spring she was ill .",
+            "The fields are green in spring and brown in autumn .",
+        ),
+        (
+            "They drank the cold water of the spring among the rocks .",
+            "A clear spring ran out of the hill .",
+            "The horses were led to the spring to drink .",
+            "There was a spring of water near the house .",
+        ),
+    ),
+    "match": (
+        (
+            "He struck a match and lit the candle .",
+            "The match went out and they were in the dark .",
+            "She held a burning match to the paper .",
+            "He lit his pipe with a match .",
+        ),
+        (
+            "The match was won by the better team .",
+            "They played a match of cricket against the village .",
+            "He lost the match in the last game .",
+            "The crowd watched the match until the end .",
+        ),
+    ),
+}
+"""A word, and sentences of each of two senses."""
+
+
+def raw(name: str) -> str:
+    """A text of the data sets, unzipped where it is."""
+    data = (Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name).read_bytes()
+    return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+
+
+def written(path: Path, text: str) -> str:
+    """A file with this text, unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(text)
+        part.replace(path)
+    return str(path)
+
+
+def plain(wiki: str) -> str:
+    """The Wikipedia text as others are written: no <unk>, and its @-@ between the parts of a word taken out."""
+    return re.sub(r" @(.)@ ", r"\1", wiki).replace(" <unk>", "")
+
+
+def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
+    """The run of the language model, and the minutes that it trained."""
+    parts = [raw(f"novels_en/train-0{i}.txt.gz") for i in range(2)]
+    # The shorter text between the novels: what is cut off where time runs out is the end of an epoch.
+    whole = "\n\n".join([parts[0], plain(raw("wikitext2/valid.txt.gz")), parts[1]])
+    held = plain(raw("wikitext2/test.txt.gz"))
+    options = {
+        "--data": written(folder / "data" / "corpus.txt", whole[:80_000] if quick else whole),
+        "--eval-data": written(folder / "data" / "held.txt", held[:20_000] if quick else held[:300_000]),
+        "--preset": "seconds" if quick else "cpu-30min",
+        "--threads": "1" if quick else "2",
+    }
+    run = harness.Cell(folder / "bilm", "elmo", options).run()
+    lines = (json.loads(line) for line in (run / "timing.jsonl").read_text().splitlines())
+    return run, math.fsum(line["step_time"] for line in lines) / 60
+
+
+def tasks(folder: Path, quick: bool) -> dict[str, tuple[dict[str, str], tuple[str, ...], str]]:
+    """Name -> options of its taggers, switches, and the figure that is judged."""
+
+    def cut(text: str, sentences: int) -> str:
+        return "\n\n".join(text.split("\n\n")[: sentences if quick else None]) + "\n\n"
+
+    data = folder / "data"
+    train = written(data / "train.conllu", cut(raw("ud_english_ewt/en_ewt-ud-train-slice.conllu.gz"), 150))
+    test = written(data / "test.conllu", cut(raw("ud_english_ewt/en_ewt-ud-test.conllu.gz"), 40))
+    names = written(data / "wikigold.txt", cut(raw("wikigold/wikigold.conll.txt.gz"), 200))
+    pos = {"--data": train, "--eval-data": test, "--word-column": "1", "--tag-column": "3"}
+    return {
+        "parts of speech (EWT)": (pos, (), "eval/accuracy"),
+        "names (wikigold)": ({"--data": names}, ("--spans",), "eval/span_f1"),
+    }
+
+
+def final(run: Path) -> dict[str, float]:
+    """The figures of the last evaluation."""
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    (found,) = [line for line in lines if line.get("eval/final")]
+    return found
+
+
+def gain(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Mean of paired differences, and its standard error."""
+    each = [x - y for x, y in zip(a, b, strict=True)]
+    return statistics.mean(each), statistics.stdev(each) / math.sqrt(len(each))
+
+
+def senses(run: Path) -> dict[str, list[str]]:
+    """For each word and layer: mean cosine between sentences of one sense, and between the two."""
+    import torch
+    import torch.nn.functional as F
+
+    from lineal.models.hf.elmo import load_elmo
+    from lineal.train.tagging.features import layers_of_sentences
+
+    model, found = load_elmo(run / "final"), {}
+    for word, groups in SENSES.items():
+        rows = [tuple(sentence.split()) for group in groups for sentence in group]
+        place_N = torch.tensor([row.index(word) for row in rows])
+        sense_N = torch.tensor([s for s, group in enumerate(groups) for _ in group])
+        same_NN = (sense_N[:, None] == sense_N) & ~torch.eye(len(rows), dtype=torch.bool)
+        other_NN = sense_N[:, None] != sense_N
+        with torch.no_grad():
+            layers, _ = layers_of_sentences(model, rows)
+        found[word] = []
+        for layer_BTW in layers:
+            vector_NW = F.normalize(layer_BTW[torch.arange(len(rows)), place_N], dim=-1)
+            cosine_NN = vector_NW @ vector_NW.T
+            found[word].append(f"{cosine_NN[same_NN].mean():.3f} / {cosine_NN[other_NN].mean():.3f}")
+    return found
+
+
+def taggers(folder: Path, run: Path, arguments: argparse.Namespace) -> Iterator[harness.Figure]:
+    """Each task with each of the features, seed by seed."""
+    quick, found_ok, figures = arguments.quick, [], []
+    seeds = range(2 if quick else 5)
+    for name, (options, switches, judged) in tasks(folder, quick).items():
+        by: dict[str, list[float]] = {}
+        mixes: list[list[float]] = []
+        for features in FEATURES:
+            given = {} if features == "none" else {"--model": str(run)}
+            if features == "static" and arguments.vectors:
+                given = {"--vectors": arguments.vectors}
+            cells = []
+            for seed in seeds:
+                words = {**options, **given, "--features": features, "--seed": str(seed), "--threads": "1"}
+                words |= {"--epochs": "3"} if quick else {}
+                place = folder / f"{name.split()[0]}-{features}-{seed}"
+                cells.append(harness.Cell(place, "tagger", words, switches))
+            found = [final(path) for path in harness.run_cells(cells, arguments.jobs)]
+            by[features] = [100 * each[judged] for each in found]
+            if features == "elmo":
+                mixes = [[each[f"mix/layer_{i}"] for i in range(3)] for each in found]
+        over_static, over_none = gain(by["elmo"], by["static"]), gain(by["elmo"], by["none"])
+        found_ok.append(all(better >= 2 * error and better > 0 for better, error in (over_static, over_none)))
+        figures.append(harness.Figure(
+            f"{name}: {'F1 of spans' if 'span' in judged else 'accuracy'}, ELMo's layers beside fixed vectors",
+            statistics.mean(by["elmo"]), statistics.mean(by["static"]), "%",
+            "gains >= 2 standard errors over fixed vectors and over none, for one of the tasks", True,
+            seeds=tuple(seeds),
+            details={
+                "over fixed vectors": f"{over_static[0]:+.2f} ± {over_static[1]:.2f}",
+                "over none": f"{over_none[0]:+.2f} ± {over_none[1]:.2f}",
+                "share of layers 0, 1, 2": [round(statistics.mean(layer), 3) for layer in zip(*mixes, strict=True)],
+                **{features: [round(value, 2) for value in each] for features, each in by.items()},
+            },
+        ))  # fmt: skip
+    yield from (replace(figure, ok=quick or any(found_ok)) for figure in figures)
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
+    """Train the model once, then every tagger; and look at words of two senses."""
+    folder = Path(arguments.cells) / ("quick" if arguments.quick else "full")
+    run, spent = pretrained(folder, arguments.quick)
+    figures = final(run)
+    yield harness.Figure(
+        "pre-training: minutes", spent, None, "min", "<= 30 on two cores", arguments.quick or spent <= 30,
+        details={name.removeprefix("eval/"): round(v, 4) for name, v in figures.items() if name.startswith("eval/")},
+    )  # fmt: skip
+    yield harness.Figure(
+        "perplexity on held-out text, forward beside backward", figures["eval/forward_perplexity"],
+        figures["eval/backward_perplexity"], "", "printed",
+    )  # fmt: skip
+    found = senses(run)
+    apart = [float(a) - float(b) for each in found.values() for a, b in [each[-1].split(" / ")]]
+    yield harness.Figure(
+        "words of two senses: cosine within a sense minus across, top layer", statistics.mean(apart), None, "",
+        "above 0", arguments.quick or statistics.mean(apart) > 0,
+        details={word: f"layers 0, 1, 2 (within / across): {each}" for word, each in found.items()},
+    )  # fmt: skip
+    yield from taggers(folder, run, arguments)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What can be varied."""
+    parser.add_argument("--quick", action="store_true", help="a small model, two seeds, few rows; no bar")
+    parser.add_argument(
+        "--cells", default="runs/elmo-benchmark", help="folder of the cells; finished ones are kept"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="taggers at a time, one thread each")
+    parser.add_argument(
+        "--vectors", help="fixed vectors in word2vec's text form, in place of the model's own"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(harness.main("elmo", measure, options))

@@ -1,0 +1,1 @@
+"""Training recurrent readers: windows of truncated back-propagation, vocabularies, documents."""

@@ -1,0 +1,152 @@
+"""What a tagger knows of words beside vectors of its own: nothing, a fixed vector each, or ELMo's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lineal.errors import DataError
+from lineal.models.char_cnn import BOS, EOS, character_ids
+from lineal.models.elmo import BiLM, ScalarMix
+from lineal.models.hf.elmo import load_elmo
+from lineal.train.build import model_folder
+from lineal.train.formats import text_lines
+from lineal.train.strict_json import Bad
+from lineal.train.tagging.options import TagOptions
+
+Words = tuple[str, ...]
+TOGETHER = 32
+"""Sentences that are read at once for the cache."""
+
+
+def layers_of_sentences(model: BiLM, rows: Sequence[Words]) -> tuple[list[Tensor], Bool[Tensor, "B T"]]:
+    """h_0 .. h_L, [B, T, W] each, of sentences of words, and where there are words.
+
+    Each is read between <S> and </S>, as the model was trained, whose own outputs are taken away again.
+    """
+    longest = max(map(len, rows)) + 2
+    types: dict[str, int] = {BOS: 0, EOS: 1}
+    type_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
+    for row, words in zip(type_BT, rows, strict=True):
+        marked = (BOS, *words, EOS)
+        row[: len(marked)] = torch.tensor([types.setdefault(word, len(types)) for word in marked])
+    length_B1 = torch.tensor([[len(words) + 2] for words in rows])
+    mask_BT = (torch.arange(longest) < length_B1).to(model.device)
+    word_UD = model.words(character_ids(list(types), model.config.characters.max_characters).to(model.device))
+    layers = model.layers_of(word_UD[type_BT.to(model.device)], mask_BT)
+    return [layer[:, 1:-1] for layer in layers], mask_BT[:, 2:]
+
+
+class ElmoFeatures(nn.Module):
+    """gamma sum_j s_j h_j of sentences, for any model: frozen (the layers are then read once per sentence and kept) or
+    trained with it (tune)."""
+
+    def __init__(self, model: BiLM, normalise: bool = False, tune: bool = False):
+        super().__init__()
+        self.model, self.tune = model.requires_grad_(tune), tune
+        self.mix = ScalarMix(model.config.layers + 1, normalise)
+        self.width = model.config.width
+        self._kept: dict[Words, Tensor] = {}
+
+    def forward(self, rows: Sequence[Words]) -> Float[Tensor, "B T F"]:
+        """The mixture for each word; zeros in the padding."""
+        if self.tune:
+            layers, mask_BT = layers_of_sentences(self.model, rows)
+            return self.mix(layers) * mask_BT[..., None]
+        self._keep(rows)
+        longest = max(map(len, rows))
+        layers_LBTF = torch.zeros(
+            len(self.mix.score), len(rows), longest, self.width, device=self.model.device
+        )
+        layers_LBTF = layers_LBTF.to(self.mix.score.dtype)
+        for i, words in enumerate(rows):
+            layers_LBTF[:, i, : len(words)] = self._kept[words].to(layers_LBTF)
+        return self.mix(list(layers_LBTF))
+
+    def _keep(self, rows: Sequence[Words]) -> None:
+        """Read the sentences that were not read yet."""
+        new = sorted({words for words in rows if words not in self._kept}, key=len)
+        with torch.no_grad():
+            self.model.eval()
+            for start in range(0, len(new), TOGETHER):
+                part = new[start : start + TOGETHER]
+                layers, _ = layers_of_sentences(self.model, part)
+                stacked_LBTF = torch.stack(layers).cpu()
+                for i, words in enumerate(part):
+                    self._kept[words] = stacked_LBTF[:, i, : len(words)].clone()
+
+
+class StaticFeatures(nn.Module):
+    """One fixed vector per word: of a table, 0 for words that it lacks; or of a biLM's characters alone."""
+
+    def __init__(self, table: dict[str, Tensor] | None, model: BiLM | None, width: int):
+        super().__init__()
+        self.width = width
+        self._table: dict[str, Tensor] = {} if table is None else table
+        self._models = [] if model is None else [model]
+        self.place: Tensor
+        self.register_buffer("place", torch.zeros(0), persistent=False)
+
+    def forward(self, rows: Sequence[Words]) -> Float[Tensor, "B T F"]:
+        """The vector of each word; zeros in the padding."""
+        self._read({word for words in rows for word in words})
+        found_BTF = torch.zeros(len(rows), max(map(len, rows)), self.width, dtype=self.place.dtype)
+        for i, words in enumerate(rows):
+            known = [(t, self._find(word)) for t, word in enumerate(words)]
+            for t, vector_F in known:
+                if vector_F is not None:
+                    found_BTF[i, t] = vector_F
+        return found_BTF.to(self.place.device)
+
+    def _find(self, word: str) -> Tensor | None:
+        return self._table.get(word, self._table.get(word.lower()))
+
+    def _read(self, words: set[str]) -> None:
+        if self._models and (new := sorted(words - self._table.keys())):
+            (model,) = self._models
+            with torch.no_grad():
+                ids_NC = character_ids(new, model.config.characters.max_characters)
+                vector_NF = model.words(ids_NC.to(model.device)).cpu()
+            self._table.update(zip(new, vector_NF.unbind(0), strict=True))
+
+
+def read_vectors(path: Path) -> dict[str, Tensor]:
+    """Vectors in word2vec's or GloVe's text form: a word and its numbers on each line, maybe after a line of two counts."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give vectors as text, a word and its numbers on each line.")
+    found: dict[str, Tensor] = {}
+    width = 0
+    for number, line in text_lines(path):
+        if isinstance(line, Bad):
+            raise DataError(f"{path}:{number}:{line.column}: {line.reason}")
+        word, *numbers = line.rstrip().split(" ")
+        if (number == 1 and len(numbers) == 1) or not word:
+            continue
+        try:
+            vector_F = torch.tensor([float(value) for value in numbers])
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: {error}: after the word there must be numbers.") from error
+        width = width or len(vector_F)
+        if len(vector_F) != width or not width:
+            raise DataError(f"{path}:{number}: {len(vector_F)} numbers, and the first vector has {width}.")
+        found[word] = vector_F
+    if not found:
+        raise DataError(f"{path}: there is no vector in it.")
+    return found
+
+
+def make_features(options: TagOptions) -> ElmoFeatures | StaticFeatures | None:
+    """The features that the options name."""
+    if options.features == "none":
+        return None
+    if options.vectors is not None:
+        table = read_vectors(Path(options.vectors))
+        return StaticFeatures(table, None, len(next(iter(table.values()))))
+    model = load_elmo(model_folder(str(options.model)))
+    if options.features == "elmo":
+        return ElmoFeatures(model, options.layer_norm, options.tune_features)
+    return StaticFeatures(None, model.requires_grad_(False), model.config.projection)
