@@ -69,6 +69,12 @@ COMMANDS = {
 }
 """Every verb."""
 
+TOGETHER = {
+    "vectors of words": ", from the windows they stand in or from counts of them",
+    "post-train with ": "the policy gradient of that name",
+}
+"""Recipes whose summaries begin alike stand on one line of the help, with what follows there; `run` lists the options of each."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 failure, 2 usage, 130 Ctrl-C, 143 terminated.
@@ -141,22 +147,21 @@ def help_text() -> str:
 
     lines = [
         "lineal: train language models, and post-train them with any policy-gradient method",
-        "",
         "commands (lineal COMMAND --help explains one; --debug shows tracebacks)",
     ]
     lines += [f"  {command.usage:<32} {command.summary}" for command in COMMANDS.values()]
     lines += ["", "recipes (lineal run RECIPE --help lists the options, --help-all every one)"]
     papers = {name: import_module(module) for name, module in RECIPES.items()}
-    # One line for all that post-train by a policy gradient: `run` lists the options of each.
-    gradients = [name for name, paper in papers.items() if paper.SUMMARY.startswith("post-train with ")]
+    groups = {said: [n for n, paper in papers.items() if paper.SUMMARY.startswith(said)] for said in TOGETHER}
+    grouped = {name: said for said, names in groups.items() for name in names}
     for name, paper in papers.items():
-        if name not in gradients:
-            lines.append(f"  {name:<12} {paper.SUMMARY}")
-        elif name == gradients[0]:
-            lines += [
-                "  " + ", ".join(gradients),
-                f"  {'':<12} post-train with the policy gradient of that name",
-            ]
+        said = grouped.get(name)
+        if said is None:
+            lines.append(f"  {name:<16} {paper.SUMMARY}")
+        elif name == groups[said][0]:
+            names = ", ".join(groups[said])
+            lines += [f"  {names}"] * (len(names) > 16)
+            lines.append(f"  {names if len(names) <= 16 else '':<16} {said}{TOGETHER[said]}")
     lines += [
         "",
         "A MODEL is a Hugging Face folder, a run, or hf:OWNER/NAME. Start with: lineal run demo",
