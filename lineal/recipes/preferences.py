@@ -62,6 +62,7 @@ def tuned(asked: PreferencesConfig) -> PreferencesConfig:
     if algorithm in ("ppo", "ppo-kl"):
         # Each fit moves the reward under the policy; at a constant rate a late update can undo it.
         config = with_options(config, schedule="linear")
-    # Normalised once already, by the ensemble, and no end may say how well it went.
-    plain = {"normalise_rewards": False, "clip_rewards": False, "episodic_life": False}
+    # The ensemble gives each step's reward a deviation of one; whether returns are scaled for the critic as well is the
+    # preset's to say. No end may say how well it went.
+    plain = {"clip_rewards": False, "episodic_life": False}
     return replace(config, environment=replace(config.environment, **plain))

@@ -191,7 +191,10 @@ def test_defaults_follow_the_environment():
     config = tuned(asked)
     assert config.environment.envs == 8 and config.algorithm.rollout_steps == 32
     assert config.algorithm.schedule == "linear" and default().algorithm.algorithm == "trpo"
-    assert not tuned(with_options(default(), env="Hopper-v5")).environment.normalise_rewards
+    for env, scaled in (("Hopper-v5", True), ("Pendulum-v1", False)):
+        assert tuned(with_options(default(), env=env)).environment.normalise_rewards is scaled
+    atari = tuned(with_options(default(), env="ALE/Pong-v5", algorithm="ppo")).environment
+    assert not atari.clip_rewards and not atari.episodic_life
     with pytest.raises(UsageError, match="there is none"):
         tuned(with_options(default(), env="Strange-v0", preset="zoo"))
 
