@@ -50,7 +50,8 @@ LADDER: dict[str, list[str]] = {
         "--inner",
         str(CHOSEN * INNER),
     ],
-    "experts-4": ["--experts", "4"],
+    # Where every expert is chosen there is nothing for noise to try out, and no load to balance.
+    "experts-4": ["--experts", "4", "--gate", "top_k", "--load-weight", "0"],
     "experts-32": ["--experts", "32"],
     "experts-32-unbalanced": ["--experts", "32", "--importance-weight", "0", "--load-weight", "0"],
 }
