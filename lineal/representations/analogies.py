@@ -70,12 +70,14 @@ def analogy(vectors: Vectors, a: str, b: str, c: str, *, count: int = 5, method:
 
     Raises DataError for a word without a vector.
     """
+    if count < 1:
+        raise UsageError(f"{count} answers can't be: ask for at least 1.")
     rows = vectors.rows([a, b, c])
     unit_3D = unit_rows(vectors.matrix[rows])
     similarity_3V = np.concatenate([unit_3D @ unit_SD.T for _, unit_SD in vectors.unit_blocks()], axis=1)
     score_V = scores_of(similarity_3V, method)
     score_V[rows] = -np.inf
-    best = np.argsort(-score_V, kind="stable")[: max(1, count)]
+    best = np.argsort(-score_V, kind="stable")[:count]
     return [(vectors.words[row], float(score_V[row])) for row in best if np.isfinite(score_V[row])]
 
 
@@ -87,7 +89,7 @@ def read_questions(path: str | Path) -> dict[str, list[Question]]:
     found: dict[str, list[Question]] = {}
     section: list[Question] | None = None
     for number, line in read_lines(path):
-        words = line.split()
+        words = line.removeprefix("\ufeff").split()
         if not words:
             continue
         if words[0].startswith(":"):
@@ -115,8 +117,8 @@ def evaluate_analogies(
 ) -> list[Score]:
     """The score of each section; one whose words have no vectors is there too, with what is unknown.
 
-    restrict: answers and questions are among so many first words of the file. fold: capitals and small letters are the same (of
-    words that differ in nothing else, the first counts). As word2vec.c's compute-accuracy and gensim count: one answer a question.
+    restrict: answers and questions are among so many first words of the file. fold: capitals and small letters are the same: of
+    words that differ in nothing else the first stands in the question, and no other is an answer to it. As gensim counts.
     """
     known = vectors if restrict is None else vectors.first(restrict)
     rows: dict[str, int] = {}
@@ -129,7 +131,7 @@ def evaluate_analogies(
         asked = list(_covered(questions, rows, fold, score.unknown))
         score.covered = len(asked)
         if asked:
-            answer_N = _answers(known.unit, np.array(asked), method)
+            answer_N = _answers(known.unit, np.array(asked), same_V, method)
             score.right = int((same_V[answer_N] == np.array(asked)[:, 3]).sum())
         found.append(score)
     return found
@@ -167,10 +169,14 @@ def _covered(
 
 
 def _answers(
-    unit_VD: Float32[np.ndarray, "V D"], row_N4: Int64[np.ndarray, "N 4"], method: str
+    unit_VD: Float32[np.ndarray, "V D"],
+    row_N4: Int64[np.ndarray, "N 4"],
+    same_V: Int64[np.ndarray, " V"],
+    method: str,
 ) -> Int64[np.ndarray, " N"]:
-    """The best word for each question, a, b and c left out."""
+    """The best word for each question, a, b and c left out in all their spellings; same: the first spelling of each word."""
     step = max(1, SCORES // (4 * len(unit_VD)))
+    others = np.flatnonzero(same_V != np.arange(len(same_V)))
     answers = []
     for at in range(0, len(row_N4), step):
         row_N3 = row_N4[at : at + step, :3]
@@ -179,5 +185,7 @@ def _answers(
         similarity_UV = unit_VD[words] @ unit_VD.T
         score_NV = scores_of(similarity_UV[place_N3.reshape(row_N3.shape)], method)
         np.put_along_axis(score_NV, row_N3, -np.inf, axis=1)
+        hidden_NS = (same_V[others] == row_N3[..., None]).any(axis=1)
+        score_NV[:, others] = np.where(hidden_NS, -np.inf, score_NV[:, others])
         answers.append(score_NV.argmax(axis=1))
     return np.concatenate(answers)

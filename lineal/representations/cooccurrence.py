@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from lineal.errors import DataError, UsageError
-from lineal.representations.counts import sparse
+from lineal.representations.counts import fixed_vocabulary, sparse
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -74,7 +74,7 @@ def cooccurrence(
     Words are in the order of the vocabulary, or of first occurrence. Documents are kept as numbers, 4 bytes a word.
     """
     check(window, direction, weighting)
-    index: dict[str, int] = {word: i for i, word in enumerate(vocabulary or ())}
+    index = fixed_vocabulary(vocabulary)
     ids, ends = array("i"), array("q")
     for document in documents:
         if isinstance(document, str):
@@ -86,6 +86,8 @@ def cooccurrence(
         else:
             ids.extend(index.get(word, -1) for word in document)
         ends.append(len(ids))
+    if not index:
+        raise DataError(f"There is no word in {len(ends)} documents: give text.")
     id_N = np.frombuffer(ids, dtype=np.int32).astype(np.int64) if ids else np.zeros(0, np.int64)
     size = len(index)
     if vocabulary is None and min_count > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,9 @@ class BagOfWords:
     def _fit(self, texts: Iterable[str], keep: bool) -> list[Counted]:
         """Count, choose the columns; the counts, if they are to be kept."""
         given = fixed_vocabulary(self.vocabulary)
+        most = self.max_features
+        if most is not None and (not isinstance(most, Integral) or most < 1):
+            raise UsageError(f"max_features={most!r} can't be: give at least 1, or None for all.")
         table = table_for(self._analysis(), list(given))
         counted, documents = [], 0
         total_V = np.zeros(0, dtype=np.int64)
@@ -138,18 +141,18 @@ class BagOfWords:
             raise UsageError(
                 f"max_df={self.max_df} is {high:g} of {documents} documents, and min_df={self.min_df} is {low:g}: nothing is between."
             )
-        kept = np.flatnonzero((in_V > 0) & (in_V >= low) & (in_V <= high)).tolist()
+        kept = np.flatnonzero((in_V > 0) & (in_V >= low) & (in_V <= high))
         if self.order == "sorted":
-            kept.sort(key=terms.__getitem__)
+            kept = np.array(sorted(kept.tolist(), key=terms.__getitem__), dtype=np.int64)
         if self.max_features is not None and len(kept) > self.max_features:
-            kept = np.array(kept)
             best = np.argsort(-total_V[kept], kind="stable")[: self.max_features]
-            kept = kept[np.sort(best)].tolist()
-        if not kept:
+            kept = kept[np.sort(best)]
+        if not len(kept):
             raise DataError(
                 f"No term of {documents} documents is left: lower min_df={self.min_df} or raise max_df={self.max_df}."
             )
-        self._table, self.vocabulary_ = table, {terms[node]: column for column, node in enumerate(kept)}
+        self._table = table
+        self.vocabulary_ = {terms[node]: column for column, node in enumerate(kept.tolist())}
         self._column_V = np.full(len(terms), -1, dtype=np.int32)
         self._column_V[kept] = np.arange(len(kept))
         self._in_N = in_V[kept]
@@ -169,15 +172,13 @@ class BagOfWords:
 
     def _matrix(self, counted: Sequence[Counted]) -> csr_matrix:
         """Counts as a matrix with the columns of the vocabulary, those of each row in order."""
-        matrix = self._rows(counted)
-        if self.binary:
-            matrix.data[:] = 1
-        return matrix
+        return with_data(self._rows(counted), lambda count_N: count_N.astype(np.int64))
 
     def _rows(self, counted: Sequence[Counted]) -> csr_matrix:
+        """The same in numbers of 32 bits, which are turned over in less time."""
         parts = [(self._column_V[part.node_N], part.count_N, part.end_B) for part in counted]
         indices = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.int32)])
-        data = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int32)]).astype(np.int64)
+        data = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int32)])
         before = np.cumsum([0, *(len(part[0]) for part in parts)])
         pointer = np.concatenate([[0], *(part[2] + start for part, start in zip(parts, before))]).astype(
             np.int64
@@ -190,6 +191,8 @@ class BagOfWords:
             pointer = pointer.astype(np.int32)
         shape = (len(pointer) - 1, len(self.vocabulary_))
         matrix = sparse().csr_matrix((data, indices, pointer), shape=shape)
+        if self.binary:
+            matrix.data[:] = 1
         # Twice turned over, the columns of each row are in order; that takes time in proportion to what is there.
         return matrix.tocsc().tocsr()
 
@@ -215,6 +218,11 @@ def fixed_vocabulary(vocabulary: Mapping[str, int] | Iterable[str] | None) -> di
     if not found:
         raise DataError("The vocabulary is empty: give terms, or None to learn them.")
     return found
+
+
+def with_data(matrix: csr_matrix, change: Callable[[Any], Any]) -> csr_matrix:
+    """A matrix with other numbers in the same places."""
+    return sparse().csr_matrix((change(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def sparse() -> Any:

@@ -9,6 +9,7 @@ No pickle is read: gensim's own files go through its `save_word2vec_format`.
 from __future__ import annotations
 
 import gzip
+import zlib
 from io import BufferedIOBase
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,7 @@ from typing import cast
 from lineal.errors import DataError, UsageError
 from lineal.representations.vector_binary import read_binary, write_binary
 from lineal.representations.vector_mapped import open_mapped, write_mapped
-from lineal.representations.vector_text import Reading, header_of, read_text, write_text
+from lineal.representations.vector_text import BOM, Reading, header_of, read_text, write_text
 from lineal.representations.vectors import Vectors
 
 FORMATS = ("word2vec", "word2vec-binary", "glove", "lineal")
@@ -48,15 +49,19 @@ def load_vectors(
     reading = Reading(path, limit, duplicates == "first", spaces)
     try:
         with _opened(path) as file:
-            start = file.read(PEEK)
+            start = file.read(PEEK).removeprefix(BOM)
             chosen = _check(format) if format else format_of(path, start)
             if chosen == "lineal":
+                if isinstance(file, gzip.GzipFile):
+                    raise DataError(
+                        f"{path} is zipped, so it can't be mapped into memory: unzip it (gunzip)."
+                    )
                 return open_mapped(path, limit)
             file.seek(0)
             if chosen == "word2vec-binary":
                 return read_binary(file, reading)
             return read_text(file, reading, header=chosen == "word2vec")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read ({error}): check the path, and that it is whole.") from error
 
 
@@ -65,17 +70,29 @@ def save_vectors(path: str | Path, vectors: Vectors, format: str | None = None) 
 
     .bin is word2vec's binary form, .safetensors the mapped one, .glove and glove*.txt GloVe's, everything else word2vec's text
     (fastText's .vec). Numbers of text are the shortest that give the same float32 again, so nothing is lost in any format.
-    Raises DataError for a word that the format can't hold: one with spaces or line ends, or an empty one.
+    Raises DataError for a word that the format can't hold: one with spaces or line ends, or an empty one; and for no vectors.
     """
     path = Path(path)
     chosen = _check(format) if format else _format_of_name(path)
+    _check_vectors(path, vectors)
     if chosen == "lineal":
+        if path.suffix == ".gz":
+            raise UsageError(f"{path}: what is to be mapped can't be zipped: leave .gz out.")
         write_mapped(path, vectors)
     elif chosen == "word2vec-binary":
         write_binary(path, vectors)
     else:
         write_text(path, vectors, header=chosen == "word2vec")
     return path
+
+
+def _check_vectors(path: Path, vectors: Vectors) -> None:
+    """DataError for what no format can hold."""
+    if not len(vectors) or not vectors.dimensions:
+        raise DataError(f"There is no vector to write to {path}: {vectors}.")
+    for row, word in enumerate(vectors.words):
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise DataError(f"The word {word!r} (row {row}) is no UTF-8: it has half of a pair; rename it.")
 
 
 def format_of(path: Path, start: bytes) -> str:
@@ -94,18 +111,18 @@ def format_of(path: Path, start: bytes) -> str:
     first, _, rest = start.partition(b"\n")
     if header_of(first) is None:
         return "glove"
-    return "word2vec-binary" if _is_binary(rest) else "word2vec"
+    return "word2vec-binary" if _is_binary(rest, cut=len(start) >= PEEK - len(BOM)) else "word2vec"
 
 
-def _is_binary(rest: bytes) -> bool:
+def _is_binary(rest: bytes, cut: bool) -> bool:
     """Whether what follows the first line is no text: its floats are neither UTF-8 nor free of control codes."""
     if any(byte < 9 or 13 < byte < 32 for byte in rest):
         return True
     try:
-        rest[: len(rest) - 3 if len(rest) > 3 else len(rest)].decode()
+        rest.decode()
     except UnicodeDecodeError as error:
-        # The last character may have been cut.
-        return error.start < len(rest) - 8
+        # The last character may have been cut, where the file goes on.
+        return not cut or error.start < len(rest) - 3
     return False
 
 

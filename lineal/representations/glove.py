@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from lineal.errors import UsageError
+from lineal.errors import DataError, UsageError
 from lineal.native import compiled
 from lineal.representations.near import PAIR
 from lineal.representations.word2vec import aligned, padded, start_rows
@@ -54,6 +54,12 @@ class Glossary:
     """
 
     def __init__(self, method: Glove, words: int, pairs: np.ndarray, seed: int = 0):
+        for name in ("row", "column"):
+            low, high = (int(some) for some in (pairs[name].min(initial=0), pairs[name].max(initial=0)))
+            if low < 0 or high >= words:
+                raise DataError(
+                    f"a co-occurrence of word {low if low < 0 else high}, where there are {words}: count them again."
+                )
         self.method, self.pairs = method, pairs
         self.size = padded(method.dim)
         self.words, self.contexts = (self._table(words, mix_seed) for mix_seed in (2 * seed, 2 * seed + 1))
@@ -69,6 +75,8 @@ class Glossary:
 
     def train(self, first: int, last: int, threads: int = 1) -> float:
         """Learn the pairs first .. last - 1; gives the sum of their losses. As `Embedding.train` with its threads."""
+        if threads < 1:
+            raise UsageError(f"{threads} threads can't train: give at least 1.")
         some = self.pairs[first:last]
         row_N, column_N, count_N = (np.ascontiguousarray(some[name]) for name in PAIR.names or ())
         native = core()

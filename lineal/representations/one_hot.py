@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lineal.errors import DataError, UsageError
+from lineal.representations.analysis import check_texts
 from lineal.representations.counts import fixed_vocabulary, sparse
 
 if TYPE_CHECKING:
@@ -42,15 +43,14 @@ class OneHot:
         """Give each word a column."""
         if self.unknown not in ("refuse", "zeros"):
             raise UsageError(f"unknown={self.unknown!r} can't be: choose refuse or zeros.")
-        seen = list(dict.fromkeys(words))
+        seen = list(dict.fromkeys(check_texts(words)))
         self.vocabulary_ = fixed_vocabulary(seen if self.vocabulary is None else self.vocabulary)
         return self
 
     def transform(self, words: Iterable[str]) -> csr_matrix:
         """A row for each word; DataError for one that has no column, unless these are zeros."""
-        if not hasattr(self, "vocabulary_"):
-            raise UsageError("OneHot has no vocabulary yet: call fit first.")
-        words = list(words)
+        self._fitted()
+        words = list(check_texts(words))
         column = np.array([self.vocabulary_.get(word, -1) for word in words], dtype=np.int32)
         known = column >= 0
         if self.unknown == "refuse" and not known.all():
@@ -64,9 +64,14 @@ class OneHot:
 
     def fit_transform(self, words: Iterable[str], y: object = None) -> csr_matrix:
         """`fit`, then `transform`."""
-        words = list(words)
+        words = list(check_texts(words))
         return self.fit(words).transform(words)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """The word of each column."""
+        self._fitted()
         return np.array(sorted(self.vocabulary_, key=self.vocabulary_.__getitem__), dtype=object)
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "vocabulary_"):
+            raise UsageError("OneHot has no vocabulary yet: call fit first.")

@@ -53,7 +53,9 @@ def read_pairs(path: str | Path) -> list[Pair]:
     """
     found: list[Pair] = []
     column = 2
+    first = True
     for number, line in read_lines(path):
+        line = line.removeprefix("\ufeff")
         fields = [
             part.strip()
             for part in re.split(r"[\t,;]" if re.search(r"[\t,;]", line) else r" +", line.strip())
@@ -63,12 +65,13 @@ def read_pairs(path: str | Path) -> list[Pair]:
         if len(fields) <= column:
             raise DataError(f"{path}:{number}: {len(fields)} fields, where two words and a score must stand.")
         score = _number(fields[column])
-        if score is None and not found and number == 1:
+        if score is None and first:
             column = fields.index("SimLex999") if "SimLex999" in fields else 2
         elif score is None:
             raise DataError(f"{path}:{number}: the score {fields[column]!r} is no finite number.")
         else:
             found.append(Pair(fields[0], fields[1], score))
+        first = False
     if not found:
         raise DataError(f"{path}: there is no pair of words in it.")
     return found

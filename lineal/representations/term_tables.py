@@ -114,18 +114,14 @@ class FlatTable:
 
     def count(self, texts: Sequence[str], grow: bool) -> Counted:
         """As `TermTable`."""
-        parts, highest = [], 0x7F
-        for text in texts:
-            text = self._analysis.prepare(text)
-            if not text.isascii():
-                highest = max(highest, ord(max(text)))
-            parts.append(text.encode("utf-8", "surrogatepass"))
+        prepare = self._analysis.prepare
+        parts = [prepare(text).encode("utf-8", "surrogatepass") for text in texts]
         data = np.frombuffer(b"".join([*parts, PADDING]), dtype=np.uint8)
         documents = np.zeros((len(parts), 3), dtype=np.int64)
         documents[:, 0] = list(accumulate(map(len, parts)))
         low, high = self._analysis.ngram_range
         out = np.empty(((len(data) // 2 + 1) * (high - low + 1), 2), dtype=np.int32)
-        kinds, state = word_kinds(highest), self._state
+        kinds, state = word_kinds(_highest(int(data.max()))), self._state
         state[2], state[5], state[7] = grow, 0, 0
         while state[7] < len(parts):
             self._core.count(data, kinds, documents, state, self._slots, self._nodes, self._arena, out)
@@ -190,6 +186,11 @@ def table_for(analysis: Analysis, vocabulary: Sequence[str] = ()) -> TermTable:
 def term_core() -> ModuleType | None:
     """The compiled core, or None."""
     return native.compiled("lineal.representations.core.terms")
+
+
+def _highest(byte: int) -> int:
+    """The highest code point in a text in UTF-8 whose highest byte is given, at most: the first byte of a character decides."""
+    return 0x7F if byte < 0x80 else 0x2FFF if byte < 0xE3 else 0xFFFF if byte < 0xF0 else 0x10FFFF
 
 
 @cache

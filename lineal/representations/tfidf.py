@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from lineal.errors import UsageError
-from lineal.representations.counts import BagOfWords, sparse
+from lineal.errors import DataError, UsageError
+from lineal.representations.counts import BagOfWords, with_data
 from lineal.representations.term_tables import Counted
 
 if TYPE_CHECKING:
@@ -70,21 +70,33 @@ class Tfidf(BagOfWords):
         return counted
 
     def _matrix(self, counted: Sequence[Counted]) -> csr_matrix:
-        matrix = super()._matrix(counted)
+        matrix = self._rows(counted)
         weights = matrix.data.astype(np.float64)
         rows = np.diff(matrix.indptr)
         if self.form == "textbook":
             total_B = np.concatenate([part.total_B for part in counted] or [np.zeros(0)])
             weights /= np.repeat(total_B, rows)
-            weights *= self.idf_[matrix.indices]
+            weights *= self._idf_of(matrix.indices)
         else:
             if self.sublinear_tf:
                 weights = np.log(weights) + 1.0
             if self.use_idf:
-                weights *= self.idf_[matrix.indices]
+                weights *= self._idf_of(matrix.indices)
             if self.norm:
                 weights /= np.repeat(row_norms(weights, matrix.indptr, self.norm), rows)
-        return sparse().csr_matrix((weights, matrix.indices, matrix.indptr), shape=matrix.shape)
+        return with_data(matrix, lambda _: weights)
+
+    def _idf_of(self, column_N: Any) -> Float64[np.ndarray, " N"]:
+        """The second factor of each column; DataError where it is infinite."""
+        found = self.idf_[column_N]
+        if self._in_N.min() == 0 and not np.isfinite(found).all():
+            column = column_N[int(np.argmin(np.isfinite(found)))]
+            term = self.get_feature_names_out()[column]
+            raise DataError(
+                f"The term {term!r} was in no document that fit saw, so that its weight is infinite: leave it out of the "
+                "vocabulary, or take form='smooth' with smooth_idf=True."
+            )
+        return found
 
 
 def inverse_document_frequency(
@@ -93,7 +105,7 @@ def inverse_document_frequency(
     """ln(N / n) of each term; plus_one: 1 more, so that no term is lost; smooth: as if one more document had every term."""
     extra = 1 if smooth and plus_one else 0
     with np.errstate(divide="ignore"):
-        # A term of a given vocabulary that no document has weighs infinitely; it multiplies no count.
+        # A term of a given vocabulary that no document has weighs infinitely.
         return np.log((documents + extra) / (in_V + extra).astype(np.float64)) + float(plus_one)
 
 

@@ -88,6 +88,10 @@ def write_binary(path: Path, vectors: Vectors) -> None:
             raise DataError(
                 f"The word {word!r} can't stand in record {record} of {path}, where a space ends a word: rename it, or write .safetensors."
             )
+        if 4 * len(word) >= LONGEST_WORD and len(word.encode()) >= LONGEST_WORD:
+            raise DataError(
+                f"The word {word[:20]!r}... in record {record} of {path} has {len(word):,} characters: shorten it, or write .safetensors."
+            )
     with replaced(path) as file:
         file.write(f"{len(vectors)} {vectors.dimensions}\n".encode())
         for word, row_D in zip(vectors.words, vectors.matrix):

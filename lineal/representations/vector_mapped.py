@@ -8,6 +8,7 @@ used, and are shared by all processes that have the file open.
 from __future__ import annotations
 
 import json
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,14 @@ def _tensor(
     if not isinstance(entry, dict):
         raise DataError(f"{path} has no tensor {name!r}: it holds something else than word vectors.")
     try:
-        start, end = entry["data_offsets"]
-        shape = [int(part) for part in entry["shape"]]
-        sound = entry["dtype"] == kind and len(shape) == axes and 0 <= start <= end <= size and min(shape) > 0
+        start, end = map(index, entry["data_offsets"])
+        shape = list(map(index, entry["shape"]))
+        sound = (
+            entry["dtype"] == kind
+            and len(shape) == axes
+            and 0 <= start <= end <= size
+            and min(shape) >= axes - 1
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"the entry of {name!r} is not one of a tensor ({error})") from error
     if not sound or end - start != int(np.prod(shape, dtype=object)) * (4 if kind == "F32" else 1):
@@ -77,8 +83,6 @@ def write_mapped(path: Path, vectors: Vectors) -> None:
             raise DataError(
                 f"The word {word!r} (row {row}) has a line feed, which ends a word in {path}: rename it."
             )
-    if not len(vectors):
-        raise DataError(f"There is no vector to write to {path}.")
     text = "\n".join(vectors.words).encode()
     size = 4 * len(vectors) * vectors.dimensions
     header = {

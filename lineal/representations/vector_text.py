@@ -17,6 +17,7 @@ from lineal.representations.writing import replaced
 
 BLOCK = 4096
 """Vectors that are put together at a time."""
+BOM = b"\xef\xbb\xbf"
 LONGEST = 1 << 26
 """Bytes of a line that are read at most; a vector of a million numbers has fewer."""
 
@@ -128,7 +129,7 @@ def _lines(file: BufferedIOBase, reading: Reading) -> Iterator[tuple[int, bytes]
             raise reading.bad(
                 number, f"the line is longer than {LONGEST >> 20} MiB: this is no text of vectors."
             )
-        yield number, line
+        yield number, line.removeprefix(BOM) if number == 1 else line
 
 
 class _Parser:
@@ -212,13 +213,14 @@ def _is_number(field: bytes) -> bool:
         float(field)
     except ValueError:
         return False
-    return True
+    # Python's own habit, which no file of vectors has.
+    return b"_" not in field
 
 
 def write_text(path: Path, vectors: Vectors, *, header: bool) -> None:
     """Write vectors as text, with the shortest numbers that give the same float32 again."""
     for line, word in enumerate(vectors.words, 1 + header):
-        if not word or word.split() != [word] or "\x00" in word:
+        if not word or word.split() != [word] or "\x00" in word or (line == 1 and word.startswith("\ufeff")):
             raise DataError(
                 f"The word {word!r} can't stand on line {line} of {path}, where spaces end a word: rename it, or write .safetensors."
             )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineal.errors import UsageError
+from lineal.errors import DataError, UsageError
 from lineal.native import compiled
 from lineal.representations import steps
 from lineal.representations.draws import (
@@ -30,7 +30,7 @@ from lineal.representations.draws import (
 from lineal.representations.huffman import huffman
 from lineal.representations.steps import LANES, Job
 from lineal.representations.subwords import Subwords
-from lineal.representations.words import LONGEST, Vocabulary
+from lineal.representations.words import END, LONGEST, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,13 @@ class Embedding:
 
     method: what is learned. vocabulary: its words. ids: the corpus (`words.encode`), int32, in memory or mapped from a file.
     epochs: passes that the learning rate falls over. seed: of the start and of every draw. Equal arguments give equal
-    vectors, bit for bit, as long as one thread trains.
+    vectors, bit for bit, as long as one thread trains. Raises DataError for ids that are no corpus of this vocabulary.
     """
 
     def __init__(
         self, method: Word2Vec, vocabulary: Vocabulary, ids: NDArray[np.int32], epochs: int = 5, seed: int = 0
     ):
+        check_ids(ids, len(vocabulary))
         self.method, self.vocabulary, self.ids = method, vocabulary, ids
         counts = vocabulary.counts
         parts = method.subwords.parts(vocabulary.words) if method.subwords else None
@@ -153,6 +154,8 @@ class Embedding:
         With one thread the result is a function of the arguments and the vectors before. Several read and write the same
         vectors without locks (Recht et al., 2011), so that what they do depends on their pace.
         """
+        if threads < 1:
+            raise UsageError(f"{threads} threads can't train: give at least 1.")
         if self.method.output == "softmax":
             from lineal.representations import softmax
 
@@ -186,16 +189,27 @@ class Embedding:
         dim = self.method.dim
         return {"inputs": self.job.inputs[:, :dim], "outputs": self.job.outputs[:, :dim]}
 
-    def take(self, state: dict[str, NDArray[np.float32]]) -> None:
-        """Go on from a `state`."""
-        for name, table in self.state().items():
-            table[:] = state[name]
-
     def finite(self) -> bool:
         """Whether all vectors are finite numbers."""
         # A sum has an infinity or a nan exactly when a part has, at far below float32's end.
         return bool(np.isfinite(np.add.reduce(np.abs(self.job.inputs), (0, 1))) and
                     np.isfinite(np.add.reduce(np.abs(self.job.outputs), (0, 1))))  # fmt: skip
+
+
+def check_ids(ids_N: NDArray[np.int32], words: int) -> None:
+    """DataError for what is no corpus of so many words: a core that counts on one would read beyond its tables."""
+    if ids_N.dtype != np.int32 or ids_N.ndim != 1:
+        raise DataError(
+            f"a corpus is a row of int32, not {ids_N.dtype} {list(ids_N.shape)}: words.encode makes it."
+        )
+    low, high = (int(ids_N.min()), int(ids_N.max())) if len(ids_N) else (END, END)
+    if low < END or high >= words:
+        wrong = low if low < END else high
+        raise DataError(f"the id {wrong} is none of {words} words: encode the text with this vocabulary.")
+    ends = np.flatnonzero(ids_N == END)
+    longest = int(np.diff(ends, prepend=-1, append=len(ids_N)).max()) - 1
+    if longest > LONGEST:
+        raise DataError(f"a sentence has {longest:,} words: cut it after {LONGEST:,} (words.sentences does).")
 
 
 class Flat:

@@ -10,22 +10,44 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lineal.errors import DataError, UsageError
+from lineal.tokenizers.text.unicode_table import CATEGORIES, categories
 
 LONGEST = 10_000
 END = -1
 """Stands in a corpus of ids where a sentence ends."""
+PIECE = 1 << 20
+"""Characters of a line that are cut into words at a time."""
 LETTERS = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+WHITE = re.compile(r"\s")
 Splitter = Callable[[str], list[str]]
 
 
 def letters(line: str) -> list[str]:
     """Runs of letters and digits in lower case, apostrophes inside kept: "It's 2 a.m." gives it's, 2, a, m."""
-    return LETTERS.findall(line.lower())
+    return (LETTERS if line.isascii() else _letters()).findall(line.lower())
+
+
+@cache
+def _letters() -> re.Pattern[str]:
+    """Runs of letters and digits, and of the marks above, below and beside letters.
+
+    To Python a mark is none of both, so that words of Hindi, or any whose accents are characters of their own, would be cut.
+    """
+    run = rf"[^\W_]+(?:[{_marks()}]+[^\W_]*)*"
+    return re.compile(rf"{run}(?:['’]{run})*")
+
+
+def _marks() -> str:
+    """The combining marks (categories Mc, Me, Mn) and the two joiners, as ranges of a pattern's class."""
+    flags = categories().translate(bytes(kind in ("Mc", "Me", "Mn") for kind in CATEGORIES).ljust(256, b"\0"))
+    runs = [(found.start(), found.end() - 1) for found in re.finditer(b"\1+", flags)]
+    return "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in [*runs, (0x200C, 0x200D)])
 
 
 def spaces(line: str) -> list[str]:
@@ -44,12 +66,25 @@ def sentences(
     for lines in documents:
         words: list[str] = []
         for line in lines:
-            words += splitter(line)
-            while len(words) >= LONGEST or (words and not across_lines):
-                yield words[:LONGEST]
-                words = words[LONGEST:]
+            for piece in _pieces(line):
+                words += splitter(piece)
+                whole = len(words) // LONGEST * LONGEST
+                yield from (words[at : at + LONGEST] for at in range(0, whole, LONGEST))
+                words = words[whole:] if whole else words
+            if words and not across_lines:
+                yield words
+                words = []
         if words:
             yield words
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """A line, or where it is a whole book, parts of it that end at white space."""
+    at = 0
+    while len(line) - at > PIECE and (space := WHITE.search(line, at + PIECE)):
+        yield line[at : space.start()]
+        at = space.start()
+    yield line[at:]
 
 
 @dataclass(frozen=True)
@@ -71,6 +106,10 @@ class Vocabulary:
         if min_count < 1 or max_words < 0:
             raise UsageError(
                 f"min_count {min_count} and max_words {max_words}: at least 1, and at least 0 (all)."
+            )
+        if max_words == 1:
+            raise UsageError(
+                "max_words 1: vectors need at least two words that can be told apart; 0 keeps all."
             )
         kept = sorted((word for word, count in counted.items() if count >= min_count),
                       key=lambda word: (-counted[word], word))  # fmt: skip

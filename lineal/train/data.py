@@ -189,7 +189,8 @@ def stream_documents(
         return
     parsed = read_hub(name) if name.startswith("hf:") else READERS[format_of(Path(source))](Path(source), "")
     for text in _texts(parsed, tally, text_field, name):
-        yield text.splitlines()
+        # As in a TXT file: other marks that Python ends lines at stand in the middle of sentences.
+        yield text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def _texts(parsed: Parsed, tally: _Tally, text_field: str, name: str) -> Iterator[str]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lineal.errors import DataError
 from lineal.web.page import escape
 
 WIDTH, HEIGHT, MARGIN = 960, 640, 60
 INK, SOFT, LINE, GROUND = "#1d1d1b", "#6a6861", "#e2dfd6", "#fbfaf7"
 COLOURS = ("#1f5fa8", "#b4541a", "#2f7d4f", "#8a3f8f", "#8a7a1a", "#5c6670")
+LEAST_BARS = 120
 LETTER = 6.6
 """Width of a letter at 12 pixels, on average."""
 
@@ -29,8 +31,13 @@ def map_svg(spots: Sequence[Spot], arrows: Sequence[tuple[str, str]] = (), title
     """A map: a dot and a label for each word, and an arrow from the first to the second word of each pair.
 
     Both axes have one scale, so that parallel arrows look parallel. A label that would cover another one moves to another
-    side of its dot.
+    side of its dot. Raises DataError for no word, or an arrow of a word that has no place.
     """
+    lost = {word for pair in arrows for word in pair} - {spot.word for spot in spots}
+    if not spots or lost:
+        raise DataError(
+            f"There is no place on the map for {min(lost)!r}: add it." if lost else "A map needs a word."
+        )
     at = _placed(spots)
     parts = [_opening(WIDTH, HEIGHT, title or "map of words")]
     parts.append(
@@ -64,8 +71,10 @@ def bars_svg(word: str, neighbours: Sequence[tuple[str, float]]) -> str:
     """The neighbours of a word, a bar as long as each one's cosine."""
     row, left = 24, 20 + LETTER * max((len(name) for name, _ in neighbours), default=0)
     height = 48 + row * len(neighbours)
-    scale = (WIDTH / 2 - left - 80) / max([1e-9, *(abs(score) for _, score in neighbours)])
-    parts = [_opening(WIDTH // 2, height, f"neighbours of {word}")]
+    # Long names make the picture wider, not the bars shorter.
+    width = max(WIDTH // 2, math.ceil(left) + 2 * LEAST_BARS)
+    scale = (width - left - 80) / max([1e-9, *(abs(score) for _, score in neighbours)])
+    parts = [_opening(width, height, f"neighbours of {word}")]
     parts.append(f'<text x="12" y="24" fill="{INK}" font-weight="600">nearest to {escape(word)}</text>')
     for at, (name, score) in enumerate(neighbours):
         y = 40 + row * at

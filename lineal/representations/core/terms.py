@@ -285,9 +285,15 @@ def count(
                         start = i
                     letters += 1
                     i += size
-                    if i < end:
-                        continue
+                    # Most letters are ASCII.
+                    while i < end and data[i] < 0x80 and kinds[data[i]]:
+                        letters += 1
+                        i += 1
                     size = 0
+                    if i < end:
+                        if data[i] >= 0x80:
+                            continue
+                        size = 1
                 if letters > 1:
                     node = _find_word(data, start, i - start, state, slots, nodes, arena)
                     if node < 0 or nodes[node, 2] >= 0:
