@@ -29,7 +29,7 @@ from typing import Any
 import harness
 import numpy as np
 import torch
-from harness import accuracy, text, write_rows
+from harness import accuracy, text
 
 from lineal.recipes import bert, bert_loop
 from lineal.recipes.config import BertRunConfig, to_json, with_options
@@ -40,7 +40,10 @@ from lineal.train.run import Run
 Row = dict[str, Any]
 WORDS = 1000
 """Of a document that is cut from a novel."""
-METHODS: dict[str, tuple[str, ...]] = {"tuned": (), "from scratch": ("--fresh",)}
+METHODS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "tuned": ({}, ()),
+    "from scratch": ({}, ("--fresh",)),
+}
 
 
 @dataclass(frozen=True)
@@ -270,23 +273,17 @@ def rows_of(task: Task) -> tuple[list[Row], list[Row]]:
 
 
 def cells(folder: Path, model: Path, seeds: range, quick: bool) -> dict[tuple[str, str, int], harness.Cell]:
-    """Every fine-tuning, by task, method and seed; a seed chooses rows, order and head alike for both methods."""
+    """Every fine-tuning, by task, method and seed."""
     found = {}
     for task in TASKS:
         train, judged = rows_of(task)
-        held = write_rows(folder / "data" / f"{task.name}-judged.jsonl", judged[:200] if quick else judged)
-        for seed in seeds:
-            chosen = random.Random(seed).sample(train, min(120 if quick else task.rows, len(train)))
-            data = write_rows(folder / "data" / f"{task.name}-{seed}.jsonl", chosen)
-            fields = {"--text-field": "first", "--second-field": "second"} if task.kind == "pair" else {}
-            for method, switches in METHODS.items():
-                options = {
-                    "--model": str(model), "--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1",
-                    "--task": task.kind, "--learning-rate": task.rate, "--warmup": "0.1",
-                    "--epochs": "1" if quick else str(task.epochs), **fields,
-                }  # fmt: skip
-                place = folder / f"{task.name}-{method.replace(' ', '-')}-{seed}"
-                found[task.name, method, seed] = harness.Cell(place, "finetune", options, switches)
+        fields = {"--text-field": "first", "--second-field": "second"} if task.kind == "pair" else {}
+        options = {
+            "--model": str(model), "--task": task.kind, "--learning-rate": task.rate, "--warmup": "0.1",
+            "--epochs": "1" if quick else str(task.epochs), **fields,
+        }  # fmt: skip
+        rows, judged = (120, judged[:200]) if quick else (task.rows, judged)
+        found |= harness.Tuning(task.name, train, judged, rows, options, METHODS).cells(folder, seeds)
     return found
 
 
@@ -299,18 +296,10 @@ def tuning(folder: Path, model: Path, arguments: argparse.Namespace) -> Iterator
     )
     better = []
     for task in TASKS:
-        tuned, scratch = ([reached[task.name, method, seed] for seed in seeds] for method in METHODS)
-        gains = [a - b for a, b in zip(tuned, scratch, strict=True)]
-        gain, error = statistics.mean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
-        better.append(gain > 0 and gain >= 2 * error)
-        details = {
-            "gain": f"{gain:+.2f} ± {error:.2f}", "tuned": [round(x, 2) for x in tuned],
-            "from scratch": [round(x, 2) for x in scratch],
-        }  # fmt: skip
-        yield harness.Figure(
-            f"{task.name}: accuracy, fine-tuned beside from scratch", statistics.mean(tuned), statistics.mean(scratch), "%",
-            "", True, seeds=tuple(seeds), details=details,
-        )  # fmt: skip
+        by_method = {method: [reached[task.name, method, seed] for seed in seeds] for method in METHODS}
+        mean, error = harness.gain(*by_method.values())
+        better.append(mean > 0 and mean >= 2 * error)
+        yield harness.compared(task.name, by_method, seeds)
     yield harness.Figure(
         "tasks on which pre-training gains >= 2 standard errors", float(sum(better)), None, f"of {len(TASKS)}",
         "none in a quick run" if arguments.quick else ">= 2", arguments.quick or sum(better) >= 2, seeds=tuple(seeds),

@@ -19,11 +19,12 @@ import os
 import re
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import harness
+from harness import final, gain
 
 FEATURES = ("none", "static", "elmo")
 SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -126,19 +127,6 @@ def tasks(folder: Path, quick: bool) -> dict[str, tuple[dict[str, str], tuple[st
         "parts of speech (EWT)": (pos, (), "eval/accuracy"),
         "names (wikigold)": ({"--data": names}, ("--spans",), "eval/span_f1"),
     }
-
-
-def final(run: Path) -> dict[str, float]:
-    """The figures of the last evaluation."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    (found,) = [line for line in lines if line.get("eval/final")]
-    return found
-
-
-def gain(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Mean of paired differences, and its standard error."""
-    each = [x - y for x, y in zip(a, b, strict=True)]
-    return statistics.mean(each), statistics.stdev(each) / math.sqrt(len(each))
 
 
 def senses(run: Path) -> dict[str, list[str]]:

@@ -17,7 +17,6 @@ import io
 import json
 import math
 import random
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import accuracy, text, write_rows
+from harness import accuracy, text
 
 Row = dict[str, Any]
 METHODS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
@@ -137,25 +136,17 @@ def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
 
 def cells(
     folder: Path, model: Path, seeds: range, arguments: argparse.Namespace
-) -> dict[tuple, harness.Cell]:
+) -> dict[tuple[str, str, int], harness.Cell]:
     """Every fine-tuning, by task, method and seed."""
     found = {}
     for task in TASKS:
-        name = task.name.partition(",")[0].replace(" ", "-")
         train, judged = READERS[task.name]("train"), READERS[task.name]("judged")
         rows, most = (120, 200) if arguments.quick else (task.rows, task.judged)
-        held = write_rows(folder / "data" / f"{name}-judged.jsonl", judged[:most])
-        for seed in seeds:
-            chosen = random.Random(seed).sample(train, min(rows, len(train)))
-            data = write_rows(folder / "data" / f"{name}-{seed}.jsonl", chosen)
-            for method, (options, switches) in METHODS.items():
-                whole = {
-                    "--model": str(model), "--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1",
-                    "--learning-rate": arguments.learning_rate, "--epochs": str(1 if arguments.quick else task.epochs),
-                    **task.options, **options,
-                }  # fmt: skip
-                place = folder / f"{name}-{method.replace(' ', '-')}-{seed}"
-                found[task.name, method, seed] = harness.Cell(place, "finetune", whole, switches)
+        options = {
+            "--model": str(model), "--learning-rate": arguments.learning_rate,
+            "--epochs": str(1 if arguments.quick else task.epochs), **task.options,
+        }  # fmt: skip
+        found |= harness.Tuning(task.name, train, judged[:most], rows, options, METHODS).cells(folder, seeds)
     return found
 
 
@@ -177,29 +168,9 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
     spent = time.perf_counter() - began
     for task in TASKS:
         by_method = {m: [reached[task.name, m, seed] for seed in seeds] for m in METHODS}
-        yield compared(task.name, by_method, tuple(seeds), arguments.quick)
+        bar = "" if arguments.quick else "gain over from scratch >= 2 standard errors"
+        yield harness.compared(task.name, by_method, seeds, bar)
     print(f"{len(todo)} cells in {spent:.0f} s", file=sys.stderr)
-
-
-def compared(
-    name: str, by_method: dict[str, list[float]], seeds: tuple[int, ...], quick: bool
-) -> harness.Figure:
-    """Pre-trained against from scratch on one task: mean gain and its standard error over paired seeds."""
-    gains = [a - b for a, b in zip(by_method["tuned"], by_method["from scratch"], strict=True)]
-    gain, error = statistics.mean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
-    without = [a - b for a, b in zip(by_method["tuned"], by_method["no auxiliary loss"], strict=True)]
-    details = {
-        "gain over from scratch": f"{gain:+.2f} ± {error:.2f}",
-        "gain of the auxiliary loss": f"{statistics.mean(without):+.2f} ± "
-        f"{statistics.stdev(without) / math.sqrt(len(without)):.2f}",
-        **{method: [round(value, 2) for value in values] for method, values in by_method.items()},
-    }
-    means = {method: statistics.mean(values) for method, values in by_method.items()}
-    bar = "gain over from scratch >= 2 standard errors" if not quick else "none in a quick run"
-    return harness.Figure(
-        f"{name}: accuracy, fine-tuned beside from scratch", means["tuned"], means["from scratch"], "%", bar,
-        quick or gain >= 2 * error, seeds=seeds, details=details,
-    )  # fmt: skip
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,10 @@ import argparse
 import datetime
 import gzip
 import json
+import math
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -215,11 +217,68 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> str:
     return str(write_once(path, "".join(json.dumps(row) + "\n" for row in rows)))
 
 
+def final(run: Path) -> dict[str, Any]:
+    """The figures of a run's final evaluation."""
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    (found,) = [line for line in lines if line.get("eval/final")]
+    return found
+
+
 def accuracy(run: Path) -> float:
     """Of a run's final evaluation, in per cent."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    (found,) = [line["eval/accuracy"] for line in lines if line.get("eval/final")]
-    return 100 * found
+    return 100 * final(run)["eval/accuracy"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Fine-tunings of a model on one task: `rows` of those to train on, chosen by each seed, and those to be judged by.
+
+    options: of all of them. methods: what each method adds, as options and switches.
+    """
+
+    name: str
+    train: Sequence[dict[str, Any]]
+    judged: Sequence[dict[str, Any]]
+    rows: int
+    options: dict[str, str]
+    methods: dict[str, tuple[dict[str, str], tuple[str, ...]]]
+
+    def cells(self, folder: Path, seeds: Iterable[int]) -> dict[tuple[str, str, int], Cell]:
+        """By task, method and seed; a seed chooses rows, order and head alike for all methods."""
+        found = {}
+        name = self.name.partition(",")[0].replace(" ", "-")
+        held = write_rows(folder / "data" / f"{name}-judged.jsonl", self.judged)
+        for seed in seeds:
+            chosen = random.Random(seed).sample(self.train, min(self.rows, len(self.train)))
+            data = write_rows(folder / "data" / f"{name}-{seed}.jsonl", chosen)
+            for method, (options, switches) in self.methods.items():
+                own = {"--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1"}
+                place = folder / f"{name}-{method.replace(' ', '-')}-{seed}"
+                found[self.name, method, seed] = Cell(
+                    place, "finetune", {**own, **self.options, **options}, switches
+                )
+        return found
+
+
+def gain(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Mean of paired differences, and its standard error."""
+    each = [x - y for x, y in zip(a, b, strict=True)]
+    return statistics.mean(each), statistics.stdev(each) / math.sqrt(len(each))
+
+
+def compared(name: str, by_method: dict[str, list[float]], seeds: Iterable[int], bar: str = "") -> Figure:
+    """The first method beside the second, and its gain over every other one, seed by seed; ok where there is no bar, or the
+    gain over the second is 2 standard errors or more."""
+    (first, ours), (_, peer), *_ = by_method.items()
+    gains = {other: gain(ours, values) for other, values in by_method.items() if other != first}
+    (mean, error), *_ = gains.values()
+    details = {f"gain over {other}": f"{m:+.2f} ± {e:.2f}" for other, (m, e) in gains.items()}
+    values = {method: [round(value, 2) for value in each] for method, each in by_method.items()}
+    ok = not bar or (mean > 0 and mean >= 2 * error)
+    return Figure(
+        f"{name}: accuracy, fine-tuned beside from scratch", statistics.mean(ours), statistics.mean(peer), "%", bar, ok,
+        seeds=tuple(seeds), details={**details, **values},
+    )  # fmt: skip
 
 
 def median(values: Iterable[float]) -> float:

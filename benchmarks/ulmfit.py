@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness import final, gain
 
 Row = dict[str, Any]
 SIZES = {100: 30, 500: 15, 4000: 5}
@@ -187,13 +188,6 @@ class Grid:
         return cell
 
 
-def final(run: Path) -> dict[str, float]:
-    """The figures of the last evaluation."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    (found,) = [line for line in lines if line.get("eval/final")]
-    return found
-
-
 def minutes(run: Path) -> float:
     """What its steps took."""
     lines = (json.loads(line) for line in (run / "timing.jsonl").read_text().splitlines())
@@ -203,12 +197,6 @@ def minutes(run: Path) -> float:
 def accuracies(cells: Sequence[harness.Cell], jobs: int) -> list[float]:
     """Of the final evaluations, in per cent."""
     return [100 * final(run)["eval/accuracy"] for run in harness.run_cells(cells, jobs)]
-
-
-def gain(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Mean of paired differences, and its standard error."""
-    each = [x - y for x, y in zip(a, b, strict=True)]
-    return statistics.mean(each), statistics.stdev(each) / math.sqrt(len(each))
 
 
 def counts_and_lines(train: Path, judged: Path) -> float | None:

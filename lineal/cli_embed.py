@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lineal.cli_options import help_lines, parse
-from lineal.cli_predict import input_lines
+from lineal.cli_predict import input_lines, one_source
 from lineal.cli_runs import positionals
 from lineal.errors import DataError, ModelError, UsageError
+from lineal.train.options import at_least
 
 if TYPE_CHECKING:
     from lineal.generate.fill import Filler
@@ -47,6 +48,9 @@ class EmbedOptions:
     threads: int = 0
     """CPU threads; 0 leaves torch's own choice."""
 
+    def __post_init__(self) -> None:
+        at_least(self, count=1, threads=0)
+
 
 def embed(words: list[str]) -> int:
     """`lineal embed RUN < file > vectors.npy`: a row of float32 for each line."""
@@ -63,6 +67,7 @@ def embed(words: list[str]) -> int:
         raise UsageError(
             f"vectors are no text: give --out vectors.npy, or send them to a file: lineal {EMBED}"
         )
+    one_source(names[1:], options.data)
     embedder = _embedder(names[0], options)
     if options.nearest is not None:
         _print_nearest(embedder, list(_texts(names[1:], options)), options)
@@ -147,6 +152,9 @@ class FillOptions:
     threads: int = 0
     """CPU threads; 0 leaves torch's own choice."""
 
+    def __post_init__(self) -> None:
+        at_least(self, top=1, threads=0)
+
 
 def fill(words: list[str]) -> int:
     """`lineal fill RUN "the [MASK] sat"`: the likeliest words of each gap, with their probabilities."""
@@ -157,8 +165,6 @@ def fill(words: list[str]) -> int:
     if not names:
         raise UsageError(f"which model? lineal {FILL}")
     options = parse(FillOptions(), rest)
-    if options.top < 1:
-        raise UsageError(f"--top {options.top}: it must be at least 1.")
     if len(names) == 1 and sys.stdin.isatty():
         raise UsageError(f"nothing to fill in: give a text with [MASK] in it: lineal {FILL}")
     filler = _filler(names[0], options)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lineal.cli_options import help_lines, parse
 from lineal.cli_runs import positionals
 from lineal.errors import DataError, UsageError
+from lineal.train.options import at_least
+from lineal.train.strict_json import Bad
+from lineal.train.strict_json import parse as parse_json
 
 if TYPE_CHECKING:
     from lineal.train.finetune.options import TaskOptions
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 USAGE = "predict RUN [TEXT ...] [--option value ...] < FILE"
 BLOCK = 1024
 """Rows that are read, told and written before the next."""
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class PredictOptions:
     threads: int = 0
     """CPU threads; 0 leaves torch's own choice."""
 
+    def __post_init__(self) -> None:
+        at_least(self, threads=0)
+
 
 def predict(words: list[str]) -> int:
     """`lineal predict RUN < file`: a line per row; plain lines are texts, lines that start with { rows of columns."""
@@ -47,12 +54,19 @@ def predict(words: list[str]) -> int:
     options = parse(PredictOptions(), rest)
     if len(names) == 1 and options.data is None and sys.stdin.isatty():
         raise UsageError(f"nothing to tell: give texts in quotes, --data FILE, or a file: lineal {USAGE}")
+    one_source(names[1:], options.data)
     model = _load(names[0], options)
     rows = _rows(model, names[1:], options)
     while block := list(islice(rows, BLOCK)):
         for found in model(block):
             print(_line(found, options.json), flush=True)
     return 0
+
+
+def one_source(texts: list[str], data: str | None) -> None:
+    """Refuse texts in quotes beside a file, one of which would be passed over."""
+    if texts and data is not None:
+        raise UsageError(f"texts in quotes and --data {data}: give one of them.")
 
 
 def _load(name: str, options: PredictOptions) -> Teller:
@@ -108,9 +122,11 @@ def _columns(model: Teller) -> TaskOptions:
 
 
 def input_lines() -> Iterator[tuple[str, str]]:
-    """The lines of standard input with the place of each; DataError for one that is not UTF-8."""
+    """The lines of standard input with the place of each, as files are read: without a mark of byte order, LF or CRLF at
+    their ends; DataError for one that is not UTF-8."""
     for number, raw in enumerate(sys.stdin.buffer, 1):
         place = f"standard input:{number}"
+        raw = raw.removeprefix(BOM) if number == 1 else raw
         try:
             yield place, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
@@ -131,10 +147,12 @@ def _standard_input(columns: TaskOptions) -> Iterator[tuple[str, ...]]:
 
 
 def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place}: a line that starts with {{ must be a JSON object ({error}).") from error
+    found = parse_json(line)
+    if isinstance(found, Bad):
+        raise DataError(
+            f"{place}:{found.column}: a line that starts with {{ must be a JSON object: {found.reason}"
+        )
+    return found
 
 
 def _plain(line: str, columns: TaskOptions, place: str) -> tuple[str, ...]:

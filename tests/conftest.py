@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from beartype import BeartypeConf, beartype
@@ -20,9 +23,28 @@ install_import_hook("lineal", "lineal_checker.check")
 
 import torch  # noqa: E402
 
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
 torch.set_num_threads(1)
 settings.register_profile("lineal", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("lineal")
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Callable[[str], ModuleType]:
+    """`benchmark("bert")`: benchmarks/bert.py as a module, beside its harness."""
+
+    def load(name: str) -> ModuleType:
+        before = list(sys.path)
+        for part in ("harness", name):
+            spec = importlib.util.spec_from_file_location(part, BENCHMARKS / f"{part}.py")
+            assert spec and spec.loader
+            sys.modules[part] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[part])
+        sys.path[:] = before
+        return sys.modules[name]
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    """The benchmark as a module, beside its harness."""
-    found = {}
-    before = list(sys.path)
-    for name in ("harness", "bert"):
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = found[name] = module
-        spec.loader.exec_module(module)
-    sys.path[:] = before
-    return found["bert"]
+def bench(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    """benchmarks/bert.py."""
+    return benchmark("bert")
 
 
 def test_novels_become_stretches_and_wikis_articles(bench: ModuleType) -> None:

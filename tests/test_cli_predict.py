@@ -94,7 +94,7 @@ def test_a_file_of_columns(model: Path, tmp_path: Path, capsys, monkeypatch) -> 
         (b"a\n\xff\n", "standard input:2: byte 0xff is not UTF-8"),
         (b'{"review": 3}\n', "standard input:1: 'review' is a int, not text"),
         (b'{"text": "a"}\n', "standard input:1: there is no field 'review'"),
-        (b'{"review": \n', "standard input:1: a line that starts with { must be a JSON object"),
+        (b'{"review": \n', "standard input:1:12: a line that starts with { must be a JSON object"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_line(

@@ -110,3 +110,47 @@ def test_saving_only_some_figures_keeps_the_others(harness, monkeypatch) -> None
         ("b", 5.0, "tuesday"),
         ("c", 6.0, "tuesday"),
     ]
+
+
+def test_the_gain_is_of_pairs_and_has_its_error(harness) -> None:
+    reached = {
+        "tuned": [70.0, 71.0, 72.0],
+        "from scratch": [60.0, 60.0, 63.0],
+        "no auxiliary loss": [70.0, 70.0, 70.0],
+    }
+    assert harness.gain(reached["tuned"], reached["from scratch"]) == pytest.approx((10.0, 0.57735), abs=1e-4)
+    found = harness.compared("task", reached, range(3), "some bar")
+    assert (found.ours, found.peer, found.ok, found.seeds) == (71.0, 61.0, True, (0, 1, 2))
+    assert found.details["gain over from scratch"] == "+10.00 ± 0.58"
+    assert found.details["gain over no auxiliary loss"] == "+1.00 ± 0.58"
+    assert found.details["from scratch"] == [60.0, 60.0, 63.0]
+    for worse in ([71.0, 70.0, 72.0], [70.0, 71.0, 72.0], [80.0, 80.0, 80.0]):
+        assert not harness.compared("task", reached | {"from scratch": worse}, range(3), "some bar").ok
+        assert harness.compared("task", reached | {"from scratch": worse}, range(3)).ok
+
+
+def test_a_seed_chooses_the_same_rows_for_every_method(harness, tmp_path: Path) -> None:
+    rows = [{"text": str(i), "label": i % 2} for i in range(30)]
+    methods = {"tuned": ({}, ()), "from scratch": ({"--epochs": "9"}, ("--fresh",))}
+    task = harness.Tuning("Some task, in words", rows, rows[:3], 5, {"--epochs": "2"}, methods)
+    cells = task.cells(tmp_path, range(2))
+    assert len({cell.folder for cell in cells.values()}) == 4
+    for seed in range(2):
+        tuned, scratch = (cells[task.name, method, seed] for method in methods)
+        assert tuned.folder == tmp_path / f"Some-task-tuned-{seed}" and scratch.switches == ("--fresh",)
+        assert tuned.options["--data"] == scratch.options["--data"] and tuned.options["--epochs"] == "2"
+        assert scratch.options["--epochs"] == "9" and scratch.options["--seed"] == str(seed)
+        chosen = Path(tuned.options["--data"]).read_text().splitlines()
+        assert len(chosen) == 5 and all(json.loads(line) in rows for line in chosen)
+    first, second = (Path(cells[task.name, "tuned", seed].options["--data"]).read_text() for seed in range(2))
+    assert first != second
+    # A rerun finds its files and leaves them as they are.
+    Path(cells[task.name, "tuned", 0].options["--data"]).write_text("kept")
+    task.cells(tmp_path, range(2))
+    assert Path(cells[task.name, "tuned", 0].options["--data"]).read_text() == "kept"
+
+
+def test_the_final_figures_of_a_run_are_found(harness, tmp_path: Path) -> None:
+    lines = [{"step": 1, "eval/accuracy": 0.1}, {"step": 2, "eval/accuracy": 0.5, "eval/final": True}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert harness.final(tmp_path) == lines[1] and harness.accuracy(tmp_path) == 50.0

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "benchmarks"
 needs_data = pytest.mark.skipif("LINEAL_TEST_DATA" not in os.environ, reason="LINEAL_TEST_DATA is not set")
 
 
-def module_of(*names: str) -> ModuleType:
-    """The last of these benchmarks as a module, beside its harness."""
-    before, module = list(sys.path), None
-    for name in names:
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    sys.path[:] = before
-    assert module is not None
-    return module
-
-
 @pytest.fixture(scope="module")
-def ulmfit() -> ModuleType:
+def ulmfit(benchmark: Callable[[str], ModuleType]) -> ModuleType:
     """benchmarks/ulmfit.py."""
-    return module_of("harness", "ulmfit")
+    return benchmark("ulmfit")
 
 
 @pytest.fixture(scope="module")
-def elmo() -> ModuleType:
+def elmo(benchmark: Callable[[str], ModuleType]) -> ModuleType:
     """benchmarks/elmo.py."""
-    return module_of("harness", "elmo")
+    return benchmark("elmo")
 
 
 @needs_data
@@ -81,11 +65,6 @@ def test_every_cell_has_a_folder_of_its_own(ulmfit: ModuleType, tmp_path: Path) 
     assert {"--unfreeze", "--discriminative", "--schedule", "--pooling"} <= {
         option for _, options, _ in ulmfit.ABLATION.values() for option in options
     }
-
-
-def test_the_gain_is_of_pairs_and_has_its_error(ulmfit: ModuleType, elmo: ModuleType) -> None:
-    for module in (ulmfit, elmo):
-        assert module.gain([70.0, 71.0, 72.0], [60.0, 60.0, 63.0]) == pytest.approx((10.0, 0.57735), abs=1e-4)
 
 
 def test_wikipedia_is_written_as_other_texts(elmo: ModuleType) -> None:

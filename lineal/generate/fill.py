@@ -54,14 +54,17 @@ class Filler:
             hidden_TD = self.model(token_BT, torch.zeros_like(token_BT))[0]
             logits_MV = self.model.words(hidden_TD[at_M]).double()
         # What no text contains is no answer.
-        special = sorted(i for i in self.tokenizer.special_ids if i < logits_MV.shape[1])
-        logits_MV[:, special] = -torch.inf
-        logits_MV[:, self.tokenizer.vocab_size :] = -torch.inf
-        return logits_MV.softmax(-1)
+        hidden_V = torch.ones(logits_MV.shape[1], dtype=torch.bool, device=logits_MV.device)
+        hidden_V[self._answers()] = False
+        return logits_MV.masked_fill(hidden_V, -torch.inf).softmax(-1)
+
+    def _answers(self) -> list[int]:
+        """The tokens that a text can contain."""
+        return [i for i in range(self.tokenizer.vocab_size) if i not in self.tokenizer.special_ids]
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each [MASK] of a text its likeliest words, with their probabilities; each mask is filled by itself."""
-        found = self.probabilities(text).topk(min(top, self.tokenizer.vocab_size), -1)
+        found = self.probabilities(text).topk(min(top, len(self._answers())), -1)
         return [
             [(self.word(i), p) for i, p in zip(ids, values, strict=True)]
             for ids, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)

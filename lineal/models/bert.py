@@ -47,12 +47,20 @@ class BertConfig:
     """Of all projections of attention."""
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "inner", "heads", "layers", "context", "segments"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} must be at least 1; {getattr(self, name)} was given.")
         if self.width % self.heads:
             raise ModelError(f"width {self.width} must be a multiple of heads, {self.heads}.")
         if self.activation not in ACTIVATIONS:
             raise ModelError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}.")
-        if min(self.vocab_size, self.layers, self.context, self.segments) < 1:
-            raise ModelError("vocab_size, layers, context and segments must be at least 1.")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ModelError(f"{name} {getattr(self, name)}: a dropout is at least 0 and below 1.")
+        if not 0 <= self.norm_eps < 1 or not 0 <= self.pad < self.vocab_size:
+            raise ModelError(
+                f"norm_eps {self.norm_eps} or pad {self.pad} cannot be: a small number, and a token."
+            )
 
 
 class Bert(nn.Module):

@@ -60,6 +60,14 @@ class CharacterConfig:
     def __post_init__(self) -> None:
         if not self.filters or min(min(pair) for pair in self.filters) < 1:
             raise UsageError(f"filters {self.filters}: each is a width and a number, at least 1.")
+        if min(self.dim, self.projection, self.n_highway + 1) < 1:
+            raise UsageError(
+                f"dim {self.dim} and projection {self.projection} must be at least 1, n_highway {self.n_highway} at least 0."
+            )
+        if self.max_characters < 3:
+            raise UsageError(
+                f"max_characters {self.max_characters}: a word has at least 3, two of them its marks."
+            )
         if self.activation not in ("relu", "tanh"):
             raise UsageError(f"activation {self.activation!r} is neither relu nor tanh.")
         if max(width for width, _ in self.filters) > self.max_characters:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lineal.errors import UsageError
 from lineal.models.awd_lstm import AWDLSTM, Noise, State
 from lineal.models.dropout import Masks
 
@@ -76,6 +77,12 @@ class Pieces:
 
     chunk: int = 70
     backward: int = 1400
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1 or self.backward < 0:
+            raise UsageError(
+                f"a document is read at least one token at a time; {self.chunk} and {self.backward} were given."
+            )
 
 
 class DocumentReader(nn.Module):

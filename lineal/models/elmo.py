@@ -46,6 +46,9 @@ class ElmoConfig:
                 raise UsageError(f"{name} must be at least 1; {getattr(self, name)} was given.")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout:g}: it must be at least 0 and below 1.")
+        for name in ("cell_clip", "output_clip"):
+            if (bound := getattr(self, name)) is not None and not bound > 0:
+                raise UsageError(f"{name} {bound}: a bound is above 0; without one there is no clipping.")
         if self.cells <= self.projection:
             raise UsageError(
                 f"{self.cells} cells cannot be projected to {self.projection}: give more cells than outputs."

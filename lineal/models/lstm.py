@@ -41,6 +41,8 @@ class LSTMConfig:
         for name in ("vocab_size", "width", "context", "layers"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1; {getattr(self, name)} was given.")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout {self.dropout}: it must be at least 0 and below 1.")
         if self.hidden is not None and self.hidden < self.width:
             raise UsageError(f"{self.hidden} cells cannot be projected up to a width of {self.width}.")
         if self.layout != "lineal_lstm":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from lineal.models.dropout import Masks
 from lineal.models.hf.bert import load_bert, save_bert
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
+from lineal.recipes import staged
 from lineal.recipes.config import BertRunConfig
 from lineal.tokenizers.pipeline import Pipeline
 from lineal.train.bert_corpus import pairs_of, read_corpus, tokenizer_of
@@ -25,10 +25,9 @@ from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.guard import Guard
 from lineal.train.masked import held_out, losses_of, micro_batches
 from lineal.train.masked_batches import PairOrder, Pairs, padding
-from lineal.train.metrics import read_lines
-from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.session import autocast_dtype, over, place_as, restore, save, scheduled
+from lineal.train.session import autocast_dtype, place_as
+from lineal.train.stage import Stage, due
 
 EVAL_PAIRS = 1024
 """Most held-out pairs that an evaluation on the way reads; the final one reads all."""
@@ -117,53 +116,42 @@ def build(config: BertRunConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
     return Parts(train, held, order, model, tokenizer, optimiser, autocast_dtype(device), ranks)
 
 
+class PretrainingStage(Stage):
+    """What the loop asks of bert."""
+
+    shown = ("masked_loss", "eval/masked_accuracy", "eval/next_accuracy")
+
+    def __init__(self, config: BertRunConfig, parts: Parts):
+        options, self.steps = config.optimiser, config.run.steps
+        self.config, self.parts, self.ranks = config, parts, parts.ranks
+        self.module, self.optimiser = parts.model, parts.optimiser
+        warmup = min(options.warmup, self.steps)
+        self.schedule = make_schedule(options.schedule, self.steps, warmup, options.floor)
+
+    def rate(self, step: int) -> float:
+        """The peak rate times the schedule."""
+        return self.config.optimiser.learning_rate * self.schedule(step - 1)
+
+    def step(self, step: int, guard: Guard) -> dict[str, float]:
+        """A batch of pairs."""
+        return train_step(self.config, self.parts, step, guard)
+
+    def between(self, run: Run, step: int, last: bool) -> dict[str, float]:
+        """Held-out figures, after the first step too."""
+        if last or not (step == 1 or due(self.config.run, step, last)):
+            return {}
+        parts = self.parts
+        return held_out(parts.model, parts.held, parts.half, EVAL_PAIRS, self.ranks).metrics()
+
+    def finish(self, run: Run, step: int) -> None:
+        """Figures of all held-out pairs, words filled in, and the model folder."""
+        _finish(run, self.parts, step)
+
+
 def run(config: BertRunConfig, run: Run) -> None:
     """Pre-train on documents; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        _train(config, run, build(config, run, ranks))
-
-
-def _train(config: BertRunConfig, run: Run, parts: Parts) -> None:
-    options, optimiser, ranks = config.run, config.optimiser, parts.ranks
-    warmup = min(optimiser.warmup, options.steps)
-    schedule = make_schedule(optimiser.schedule, options.steps, warmup, optimiser.floor)
-    live, shown = (
-        False if options.quiet else None,
-        ("masked_loss", "eval/masked_accuracy", "eval/next_accuracy"),
-    )
-    with Progress(
-        options.steps, shown, stream=ranks.voice, live=live, seconds=options.time_limit
-    ) as progress:
-        done, saved = restore(run, parts.model, {"policy": parts.optimiser}, ranks)
-        guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
-        tokens, started = saved.get("tokens", 0), time.monotonic()
-        # A resumed run has used what its steps took before.
-        started -= sum(line["step_time"] for line in read_lines(run.path / "timing.jsonl")) if done else 0.0
-        for step in range(done + 1, 0 if saved.get("last") else options.steps + 1):
-            begun = time.monotonic()
-            rate = scheduled(schedule, optimiser.learning_rate, step - 1, parts.optimiser)
-            metrics = train_step(config, parts, step, guard)
-            tokens += int(metrics["tokens"])
-            metrics |= {"learning_rate": rate, "num_tokens": tokens, "epoch": parts.order.place(step - 1)[0]}
-            (late,) = ranks.any(over(options, started, tokens))
-            last = late or step == options.steps
-            if (step == 1 or (options.eval_every and step % options.eval_every == 0)) and not last:
-                metrics |= held_out(parts.model, parts.held, parts.half, EVAL_PAIRS, ranks).metrics()
-            run.log(step, metrics)
-            spent = time.monotonic() - begun
-            run.time(step, {"step_time": spent, "tokens_per_second": metrics["tokens"] / spent})
-            if not options.quiet:
-                progress.update(step, metrics)
-            (stop,) = ranks.any(run.stop_requested)
-            if last or step % options.save_every == 0 or stop:
-                state = {"tokens": tokens, "refused": guard.in_a_row, "last": last}
-                save(run, step, parts.model, {"policy": parts.optimiser}, state, ranks)
-            if stop and not last:
-                run.exit()
-            done = step
-            if last:
-                break
-    _finish(run, parts, done)
+        staged.train(config.run, run, PretrainingStage(config, build(config, run, ranks)))
 
 
 def train_step(config: BertRunConfig, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
@@ -183,9 +171,6 @@ def train_step(config: BertRunConfig, parts: Parts, step: int, guard: Guard) -> 
         sums_6 += found.sums()
         counts += torch.tensor([batch.mask_BT.sum(), batch.mask_BT.numel()], dtype=torch.float64)
     parameters = list(model.parameters())
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
     sum_gradients(parameters, ranks)
     norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm or math.inf)
     words, follows, words_right, follows_right, _, _, tokens, places = ranks.sum(
@@ -200,14 +185,12 @@ def train_step(config: BertRunConfig, parts: Parts, step: int, guard: Guard) -> 
     return {
         "loss": loss, "masked_loss": words / hidden, "masked_accuracy": words_right / hidden,
         "next_loss": follows / len(row_B), "next_accuracy": follows_right / len(row_B), "grad_norm": float(norm),
-        "padding": 1 - tokens / places, "tokens": tokens,
+        "padding": 1 - tokens / places, "tokens": tokens, "epoch": parts.order.place(step - 1)[0],
     }  # fmt: skip
 
 
 def _finish(run: Run, parts: Parts, step: int) -> None:
     ranks, model = parts.ranks, parts.model
-    if ranks.tell(run.final.exists()):
-        return
     found = held_out(model, parts.held, parts.half, ranks=ranks)
     run.log(step, {**found.metrics(), "eval/pairs": found.pairs, "eval/final": True})
     note(f"step {step}: {found.line()}")

@@ -25,6 +25,7 @@ from lineal.train.files import replace_file
 from lineal.train.guard import Guard
 from lineal.train.recurrent.corpus import TypedCorpus, count_words, sentences, typed, vocabulary
 from lineal.train.recurrent.reading import Carried, Listener, both_directions, held_out_figures, spoken
+from lineal.train.recurrent.stage import RecurrentStage
 from lineal.train.recurrent.steps import make_optimiser, take_step
 from lineal.train.recurrent.vocabulary import parted
 from lineal.train.recurrent.windows import Columns, uniform
@@ -37,7 +38,7 @@ VOCABULARY = "vocab.txt"
 
 
 @dataclass
-class BiLMStage:
+class BiLMStage(RecurrentStage):
     """What the loop works with; see `Stage`."""
 
     config: ElmoRecipeConfig
@@ -55,10 +56,6 @@ class BiLMStage:
         """The model of both directions."""
         assert isinstance(self.module.models, BiLM)
         return self.module.models
-
-    def before(self) -> dict[str, float]:
-        """Nothing: the model is fresh."""
-        return {}
 
     def rate_scale(self, step: int) -> float:
         """The window's length over the mean one."""
@@ -105,7 +102,8 @@ class BiLMStage:
             self.module.carry(direction, state)
         model.eval()
         tokens = sum(w.input_BT.numel() for w in windows.values())
-        return {"loss": float(loss.detach()), "grad_norm": norm, "tokens": float(tokens)}
+        found = {"loss": float(loss.detach()), "grad_norm": norm, "tokens": float(tokens)}
+        return found | {"epoch": self.epoch(step)}
 
     def _loss(self, hidden_ND: Tensor, target_N: Tensor, step: int, number: int) -> Tensor:
         p, samples, model = self.config.model.dropout, self.config.sentences.samples, self.model
@@ -140,7 +138,7 @@ class BiLMStage:
             model.zero_state, read, model.logits, lambda type_N: held.target_U[type_N].to(model.device)
         )
 
-    def finish(self, run: Run, step: int) -> None:
+    def write(self, run: Run, step: int) -> None:
         """The figures on all held-out text, and the model folder."""
         found = self.evaluate(True)
         run.log(step, {**found, "eval/unknown": self.held.unknown_share(), "eval/final": True})
@@ -260,4 +258,4 @@ def run(config: ElmoRecipeConfig, run: Run) -> None:
     with joined(config.model.device) as ranks:
         if ranks.world > 1:
             raise UsageError("elmo trains in one process: start it without torchrun.")
-        staged.train(config, run, build(config, run))
+        staged.train(config.run, run, build(config, run))

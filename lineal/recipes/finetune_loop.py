@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from lineal.models.dropout import Masks
 from lineal.models.finetuned import FineTuned
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
+from lineal.recipes import staged
 from lineal.recipes.config import FinetuneConfig
 from lineal.train.build import model_folder
 from lineal.train.console import note
@@ -30,9 +30,9 @@ from lineal.train.finetune.scores import Scores
 from lineal.train.finetune.tasks import Labelled, LabelledTask, read_task
 from lineal.train.guard import Guard
 from lineal.train.order import Order
-from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.session import autocast_dtype, over, place_as, restore, save, scheduled
+from lineal.train.session import autocast_dtype, place_as
+from lineal.train.stage import Stage, due
 
 
 @dataclass
@@ -128,48 +128,42 @@ def build(config: FinetuneConfig, run: Run, ranks: Ranks = ALONE) -> Parts:
     return Parts(task, rows, targets, predictor, optimiser, Order(len(rows), config.run.seed), ranks)
 
 
+class TuningStage(Stage):
+    """What the loop asks of finetune."""
+
+    name, shown = "tuning", ("loss", "accuracy", "eval/accuracy")
+
+    def __init__(self, config: FinetuneConfig, parts: Parts):
+        options, self.steps = config.tuning, steps_of(config, len(parts.rows))
+        self.config, self.parts, self.ranks = config, parts, parts.ranks
+        self.module, self.optimiser = parts.predictor.model, parts.optimiser
+        warmup = min(self.steps, math.ceil(options.warmup * self.steps))
+        self.schedule = make_schedule(options.schedule, self.steps, warmup, options.floor)
+
+    def rate(self, step: int) -> float:
+        """The peak rate times the schedule."""
+        return self.config.tuning.learning_rate * self.schedule(step - 1)
+
+    def step(self, step: int, guard: Guard) -> dict[str, float]:
+        """A batch of rows."""
+        epoch = self.parts.order.epoch(step, self.config.tuning.batch_size)
+        return train_step(self.config, self.parts, step, guard) | {"epoch": epoch}
+
+    def between(self, run: Run, step: int, last: bool) -> dict[str, float]:
+        """The scores of the rows to evaluate on."""
+        if not due(self.config.run, step, last):
+            return {}
+        return judge(self.parts.predictor, self.parts.task)[0].metrics()
+
+    def finish(self, run: Run, step: int) -> None:
+        """The scores, and the folder of the fine-tuned model."""
+        _finish(run, self.parts, step)
+
+
 def run(config: FinetuneConfig, run: Run) -> None:
     """Fine-tune a model; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        _train(config, run, build(config, run, ranks))
-
-
-def _train(config: FinetuneConfig, run: Run, parts: Parts) -> None:
-    options, ranks, model = config.run, parts.ranks, parts.predictor.model
-    steps = steps_of(config, len(parts.rows))
-    warmup = min(steps, math.ceil(config.tuning.warmup * steps))
-    schedule = make_schedule(config.tuning.schedule, steps, warmup, config.tuning.floor)
-    live, shown = False if options.quiet else None, ("loss", "accuracy", "eval/accuracy")
-    with Progress(steps, shown, stream=ranks.voice, live=live, seconds=options.time_limit) as progress:
-        done, saved = restore(run, model, {"tuning": parts.optimiser}, ranks)
-        guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
-        tokens, started = saved.get("tokens", 0), time.monotonic()
-        for step in range(done + 1, 0 if saved.get("last") else steps + 1):
-            begun = time.monotonic()
-            rate = scheduled(schedule, config.tuning.learning_rate, step - 1, parts.optimiser)
-            metrics = train_step(config, parts, step, guard)
-            tokens += int(metrics["tokens"])
-            epoch = parts.order.epoch(step, config.tuning.batch_size)
-            metrics |= {"learning_rate": rate, "num_tokens": tokens, "epoch": epoch}
-            (late,) = ranks.any(over(options, started, tokens))
-            last = late or step == steps
-            if options.eval_every and step % options.eval_every == 0 and not last:
-                metrics |= judge(parts.predictor, parts.task)[0].metrics()
-            run.log(step, metrics)
-            spent = time.monotonic() - begun
-            run.time(step, {"step_time": spent, "tokens_per_second": metrics["tokens"] / spent})
-            if not options.quiet:
-                progress.update(step, metrics)
-            (stop,) = ranks.any(run.stop_requested)
-            if last or step % options.save_every == 0 or stop:
-                state = {"tokens": tokens, "refused": guard.in_a_row, "last": last}
-                save(run, step, model, {"tuning": parts.optimiser}, state, ranks)
-            if stop and not last:
-                run.exit()
-            done = step
-            if last:
-                break
-    _finish(run, parts, done)
+        staged.train(config.run, run, TuningStage(config, build(config, run, ranks)))
 
 
 def train_step(config: FinetuneConfig, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
@@ -228,8 +222,6 @@ def _losses(parts: Parts, chosen: list[int], weight: float) -> tuple[Tensor, Ten
 
 def _finish(run: Run, parts: Parts, step: int) -> None:
     ranks, task, predictor = parts.ranks, parts.task, parts.predictor
-    if ranks.tell(run.final.exists()):
-        return
     found, shown = judge(predictor, task)
     run.log(step, found.metrics() | {"eval/prompts": len(task.held), "eval/final": True})
     if isinstance(found, Scores):

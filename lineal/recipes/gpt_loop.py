@@ -112,7 +112,7 @@ def run(config: GPTConfig, run: Run) -> None:
     """Pre-train on text; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
         config, parts = build(config, run, ranks)
-        next_token.train(config, run, parts, ranks)
+        next_token.train(config, run, parts)
 
 
 def build(config: GPTConfig, run: Run, ranks: Ranks = ALONE) -> tuple[GPTConfig, next_token.Parts]:

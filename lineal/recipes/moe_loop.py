@@ -45,7 +45,7 @@ def plan(config: MixtureConfig) -> list[str]:
 def run(config: MixtureConfig, run: Run) -> None:
     """Train a mixture of experts on text; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        next_token.train(config, run, build(config, run, ranks), ranks)
+        next_token.train(config, run, build(config, run, ranks))
 
 
 def build(config: MixtureConfig, run: Run, ranks: Ranks = ALONE) -> next_token.Parts:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from lineal.objectives.algorithm import Group
 from lineal.objectives.balance import Balance
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import make_schedule
+from lineal.recipes import staged
 from lineal.recipes.config import GPTConfig, LanguageConfig, MixtureConfig
 from lineal.tokenizers import Tokenizer
 from lineal.train.build import build_model
@@ -38,7 +38,6 @@ from lineal.train.language import (
     text_of,
 )
 from lineal.train.order import Order
-from lineal.train.progress import Progress
 from lineal.train.routing import Balanced
 from lineal.train.run import Run
 from lineal.train.score import Scoring
@@ -48,14 +47,11 @@ from lineal.train.session import (
     finish,
     log_final,
     model_card,
-    over,
     place,
-    restore,
-    save,
-    scheduled,
 )
 from lineal.train.sharding import refresh, spread, whole
 from lineal.train.specialists import specialists
+from lineal.train.stage import Stage, due
 from lineal.train.tasks import build_scorer, longest_completion, read_task
 
 Reading = LanguageConfig | MixtureConfig
@@ -113,52 +109,51 @@ def plan(config: LanguageConfig) -> list[str]:
     ]
 
 
+class LanguageStage(Stage):
+    """What the loop asks of pretrain, gpt, sft and moe."""
+
+    def __init__(self, config: Config, parts: Parts):
+        options, self.steps = config.optimiser, config.run.steps
+        self.config, self.parts, self.ranks = config, parts, parts.scoring.ranks
+        self.module, self.optimiser = parts.decoder, parts.optimiser
+        self.shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
+        warmup = min(options.warmup, self.steps)
+        self.schedule = make_schedule(options.schedule, self.steps, warmup, options.floor)
+
+    def rate(self, step: int) -> float:
+        """The peak rate times the schedule."""
+        return self.config.optimiser.learning_rate * self.schedule(step - 1)
+
+    def step(self, step: int, guard: Guard) -> dict[str, float]:
+        """A batch of sequences."""
+        return train_step(self.config, self.parts, step, guard)
+
+    def between(self, run: Run, step: int, last: bool) -> dict[str, float]:
+        """Held-out figures: loss for text; accuracy for pairs, on validation prompts."""
+        if not due(self.config.run, step, last):
+            return {}
+        if isinstance(self.parts.data, Text):
+            return held_out_figures(self.parts.actor(), self.parts.data, self.parts.scoring, EVAL_TOKENS)
+        return _evaluation(self.config, self.parts, self.parts.data, step, whole=False).metrics()
+
+    def enough(self, metrics: Mapping[str, float]) -> bool:
+        """Whether sampled accuracy has reached --stop-accuracy."""
+        return 0 < self.config.optimiser.stop_accuracy <= metrics.get("eval/accuracy", -1.0)
+
+    def finish(self, run: Run, step: int) -> None:
+        """Figures of all that is held out, and the model folder."""
+        _finish(self.config, run, self.parts, step)
+
+
 def run(config: LanguageConfig, run: Run) -> None:
     """Train a model on text or on pairs; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        train(config, run, build(config, run, ranks), ranks)
+        train(config, run, build(config, run, ranks))
 
 
-def train(config: Config, run: Run, parts: Parts, ranks: Ranks) -> None:
+def train(config: Config, run: Run, parts: Parts) -> None:
     """All steps that are left to take, and the final model."""
-    shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
-    schedule = make_schedule(
-        config.optimiser.schedule,
-        config.run.steps,
-        min(config.optimiser.warmup, config.run.steps),
-        config.optimiser.floor,
-    )
-    live, limit = False if config.run.quiet else None, config.run.time_limit
-    with Progress(config.run.steps, shown, stream=ranks.voice, live=live, seconds=limit) as progress:
-        done, saved = restore(run, parts.decoder, {"policy": parts.optimiser}, ranks)
-        guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
-        tokens, started = saved.get("tokens", 0), time.monotonic()
-        for step in range(done + 1, 0 if saved.get("last") else config.run.steps + 1):
-            begun = time.monotonic()
-            rate = scheduled(schedule, config.optimiser.learning_rate, step - 1, parts.optimiser)
-            metrics = train_step(config, parts, step, guard)
-            tokens += int(metrics["tokens"])
-            metrics |= {"learning_rate": rate, "num_tokens": tokens}
-            (late,) = ranks.any(over(config.run, started, tokens))
-            last = late or step == config.run.steps
-            if config.run.eval_every and step % config.run.eval_every == 0 and not last:
-                metrics |= _check(config, parts, step, whole=False)
-                last = 0 < config.optimiser.stop_accuracy <= metrics.get("eval/accuracy", -1.0)
-            run.log(step, metrics)
-            spent = time.monotonic() - begun
-            run.time(step, {"step_time": spent, "tokens_per_second": metrics["tokens"] / spent})
-            if not config.run.quiet:
-                progress.update(step, metrics)
-            (stop,) = ranks.any(run.stop_requested)
-            if last or step % config.run.save_every == 0 or stop:
-                state = {"tokens": tokens, "refused": guard.in_a_row, "last": last}
-                save(run, step, parts.decoder, {"policy": parts.optimiser}, state, ranks)
-            if stop and not last:
-                run.exit()
-            done = step
-            if last:
-                break
-    _finish(config, run, parts, done)
+    staged.train(config.run, run, LanguageStage(config, parts))
 
 
 def read(config: Reading) -> tuple[TextTask | None, list[str], str, int]:
@@ -266,13 +261,6 @@ def train_step(config: Config, parts: Parts, step: int, guard: Guard) -> dict[st
     return {"loss": value, "grad_norm": size, "tokens": float(sum(ranks.gather_json(tokens))), **routing}
 
 
-def _check(config: Config, parts: Parts, step: int, *, whole: bool) -> dict[str, float]:
-    """Held-out figures: loss for text; accuracy for pairs (on validation prompts unless it is the final one)."""
-    if isinstance(parts.data, Text):
-        return held_out_figures(parts.actor(), parts.data, parts.scoring, 0 if whole else EVAL_TOKENS)
-    return _evaluation(config, parts, parts.data, step, whole).metrics()
-
-
 def _evaluation(config: Config, parts: Parts, data: Pairs, step: int, whole: bool) -> Evaluation:
     examples, actor = evaluated(data.task, config.run, whole), parts.actor()
     assert isinstance(actor, Decoder)
@@ -281,8 +269,6 @@ def _evaluation(config: Config, parts: Parts, data: Pairs, step: int, whole: boo
 
 def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
     ranks = parts.scoring.ranks
-    if ranks.tell(run.final.exists()):
-        return
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
         facts |= final_figures(run, parts.actor(), parts.data, parts.scoring, step)

@@ -2,81 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
-from lineal.generate.prefill import evaluating
-from lineal.models.hf.files import write_json, write_tensors
-from lineal.models.tagger import Tagger
 from lineal.recipes import staged
 from lineal.recipes.config import TaggerConfig
 from lineal.train.console import note
 from lineal.train.device import Shape
 from lineal.train.distributed import joined
-from lineal.train.finetune.inputs import micro_batches
 from lineal.train.finetune.scores import Scores, scores
 from lineal.train.guard import Guard
 from lineal.train.order import Order
 from lineal.train.recurrent.reading import spoken
+from lineal.train.recurrent.stage import RecurrentStage
 from lineal.train.recurrent.steps import make_optimiser, take_step
 from lineal.train.run import Run
 from lineal.train.session import place_as
 from lineal.train.tagging.conll import Tagged, TaggingTask, read_tagging
-from lineal.train.tagging.features import ElmoFeatures, StaticFeatures, make_features
+from lineal.train.tagging.features import ElmoFeatures, make_features
+from lineal.train.tagging.predictor import TaggerFacts, WordTagger, save_tagger
 from lineal.train.tagging.spans import span_scores
-
-TOKENS = 4096
-"""Words of a group of sentences that are tagged together in an evaluation, padding included."""
-
-
-class WithFeatures(nn.Module):
-    """A tagger and what it is given of each word."""
-
-    def __init__(
-        self, tagger: Tagger, features: ElmoFeatures | StaticFeatures | None, number: dict[str, int]
-    ):
-        super().__init__()
-        self.tagger, self.features, self.number = tagger, features, number
-
-    def forward(self, rows: list[Tagged]) -> tuple[Tensor, Tensor]:
-        """Scores [B, T, C] of sentences, and where there are words."""
-        device = self.tagger.linear.weight.device
-        length_B1 = torch.tensor([[len(row.words)] for row in rows])
-        mask_BT = torch.arange(int(length_B1.max())) < length_B1
-        word_BT = torch.zeros(mask_BT.shape, dtype=torch.int64)
-        for row_T, row in zip(word_BT, rows, strict=True):
-            ids = [self.number.get(word.lower(), 0) for word in row.words]
-            row_T[: len(ids)] = torch.tensor(ids)
-        given = None if self.features is None else self.features([row.words for row in rows])
-        return self.tagger(word_BT.to(device), mask_BT.to(device), given), mask_BT
 
 
 @dataclass
-class TagStage:
+class TagStage(RecurrentStage):
     """What the loop works with; see `Stage`."""
 
     config: TaggerConfig
-    module: WithFeatures
+    module: WordTagger
+    facts: TaggerFacts
     task: TaggingTask
     optimiser: torch.optim.Optimizer
     steps: int
     order: Order
     shown: tuple[str, ...] = ("loss", "accuracy", "eval/accuracy")
-
-    def before(self) -> dict[str, float]:
-        """Nothing: the tagger is fresh."""
-        return {}
-
-    def rate_scale(self, step: int) -> float:
-        """Every step's rate is the schedule's."""
-        return 1.0
 
     def epoch(self, step: int) -> float:
         """Passes over the sentences."""
@@ -89,7 +54,7 @@ class TagStage:
         torch.manual_seed((self.config.run.seed << 32) + step)
         self.optimiser.zero_grad(set_to_none=True)
         rows = [self.task.train[i] for i in self.order.batch(step - 1, self.config.optimiser.batch_size)]
-        score_BTC, mask_BT = self.module(rows)
+        score_BTC, mask_BT = self.module([row.words for row in rows])
         target_N = self._targets(rows)
         score_NC = score_BTC[mask_BT.to(score_BTC.device)]
         loss = F.cross_entropy(score_NC, target_N.to(score_NC.device))
@@ -105,7 +70,7 @@ class TagStage:
         self.module.eval()
         right = (score_NC.detach().argmax(-1).cpu() == target_N).double().mean()
         found = {"loss": float(loss.detach()), "accuracy": float(right), "grad_norm": norm}
-        return found | {"tokens": float(len(target_N))} | self._mix()
+        return found | {"tokens": float(len(target_N)), "epoch": self.epoch(step)} | self._mix()
 
     def _targets(self, rows: list[Tagged]) -> Tensor:
         number = {tag: i for i, tag in enumerate(self.task.tags)}
@@ -125,12 +90,7 @@ class TagStage:
     def judged(self) -> tuple[Scores, dict[str, float]]:
         """Of single tags; and all figures, F1 of spans among them where the tags are spans."""
         held = self.task.held
-        probability: list[Tensor] = [torch.zeros(0)] * len(held)
-        with evaluating(self.module):
-            for group in micro_batches([[list(row.words)] for row in held], TOKENS):  # type: ignore[list-item]
-                score_BTC, _ = self.module([held[i] for i in group])
-                for i, score_TC in zip(group, score_BTC.double().softmax(-1).cpu(), strict=True):
-                    probability[i] = score_TC[: len(held[i].words)]
+        probability = self.module.probabilities([row.words for row in held])
         found = scores(torch.cat(probability), self._targets(held), self.task.tags)
         figures = found.metrics()
         if self.config.tags.spans:
@@ -139,7 +99,7 @@ class TagStage:
             figures |= {f"eval/span_{n}": float(getattr(spans, n)) for n in ("precision", "recall", "f1")}
         return found, figures
 
-    def finish(self, run: Run, step: int) -> None:
+    def write(self, run: Run, step: int) -> None:
         """The scores, the mixture, and the folder of the tagger."""
         found, figures = self.judged()
         run.log(step, {**figures, **self._mix(), "eval/prompts": len(self.task.held), "eval/final": True})
@@ -148,15 +108,7 @@ class TagStage:
             run.sample(step, {"kind": "mix", "task": str(self.config.tags.data), "weights": mix})
         note(f"step {step}: {len(self.task.held):,} sentences: {spoken(figures)}")
         with run.final_folder() as folder:
-            tensors = {
-                n: p for n, p in self.module.state_dict().items() if not n.startswith("features.model")
-            }
-            write_tensors(folder, tensors)
-            facts = {
-                "model_type": "lineal_tagger", "tags": list(self.task.tags), "words": list(self.module.number),
-                "options": json.loads(json.dumps(asdict(self.config.tags))), "tagger": asdict(self.config.tagger),
-            }  # fmt: skip
-            write_json(folder / "config.json", facts)
+            save_tagger(folder, self.module, self.facts)
             rows = "\n".join(f"| {n} | {v:.4f} |" for n, v in {**figures, **self._mix()}.items())
             text = f"---\nlibrary_name: lineal\ntags: [lineal, tagger]\n---\n# A tagger\n\n| fact | value |\n|---|---|\n{rows}\n"
             (folder / "README.md").write_text(text, encoding="utf-8")
@@ -172,13 +124,9 @@ def build(config: TaggerConfig, run: Run | None) -> TagStage:
     task, options = read_tagging(config.tags), config.optimiser
     counts = Counter(word.lower() for row in task.train for word in row.words)
     # A word seen once teaches the vector of unknown words instead.
-    number = {word: i for i, word in enumerate(sorted(w for w, n in counts.items() if n > 1), 1)}
-    features = make_features(config.tags)
-    tagger = Tagger(
-        len(number) + 1, len(task.tags), config.tagger.word_width, config.tagger.lstm_width,
-        0 if features is None else features.width, config.tagger.tagger_dropout,
-    ).initialise(config.run.seed)  # fmt: skip
-    module = WithFeatures(tagger, features, number)
+    words = tuple(sorted(word for word, n in counts.items() if n > 1))
+    facts = TaggerFacts(task.tags, words, config.tags, config.tagger)
+    module = WordTagger(facts, make_features(config.tags), config.run.seed)
     if run is not None:
         width = 2 * config.tagger.lstm_width
         place_as(Shape(width, 2 * width, options.batch_size * 20), module, run, config.tagger)
@@ -190,7 +138,7 @@ def build(config: TaggerConfig, run: Run | None) -> TagStage:
     note(
         f"{len(task.train):,} sentences to train on, {len(task.held):,} to evaluate on, {len(task.tags)} tags"
     )
-    return TagStage(config, module, task, optimiser, steps, order)
+    return TagStage(config, module, facts, task, optimiser, steps, order)
 
 
 def plan(config: TaggerConfig) -> list[str]:
@@ -211,4 +159,4 @@ def run(config: TaggerConfig, run: Run) -> None:
     with joined(config.tagger.device) as ranks:
         if ranks.world > 1:
             raise UsageError("tagger trains in one process: start it without torchrun.")
-        staged.train(config, run, build(config, run))
+        staged.train(config.run, run, build(config, run))

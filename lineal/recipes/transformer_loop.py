@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,15 @@ from lineal.models.hf.marian import save_marian
 from lineal.models.transformer import Transformer, TransformerConfig
 from lineal.optim.groups import adamw
 from lineal.optim.schedules import Noam, Schedule, make_schedule
+from lineal.recipes import staged
 from lineal.tokenizers import Tokenizer
 from lineal.train.console import note, warn
 from lineal.train.device import Shape
 from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.guard import Guard
-from lineal.train.metrics import read_lines
-from lineal.train.progress import Progress
 from lineal.train.run import Run
-from lineal.train.session import autocast_dtype, over, place_as, restore, save, scheduled
+from lineal.train.session import autocast_dtype, place_as
+from lineal.train.stage import Stage, due
 from lineal.train.translation.batches import Order, make_batch, micro_batches
 from lineal.train.translation.bleu import HINT, available
 from lineal.train.translation.losses import batch_loss, figures
@@ -107,52 +107,58 @@ def plan(config: TranslationConfig) -> list[str]:
     return estimate(config, shape(config, tokenizer), task, order)
 
 
+class TranslationStage(Stage):
+    """What the loop asks of transformer; best: the lowest validation loss so far."""
+
+    shown = ("nll", "eval/bleu", "eval/loss", "learning_rate")
+
+    def __init__(self, config: TranslationConfig, parts: Parts):
+        self.config, self.parts, self.ranks, self.steps = config, parts, parts.ranks, config.run.steps
+        self.module, self.optimiser, self.schedule = parts.model, parts.optimiser, schedule_of(config)
+        self.best = math.inf
+
+    def rate(self, step: int) -> float:
+        """The peak rate times the schedule."""
+        return self.config.optimiser.learning_rate * self.schedule(step - 1)
+
+    def step(self, step: int, guard: Guard) -> dict[str, float]:
+        """A batch of pairs of sentences."""
+        return train_step(self.config, self.parts, step, guard)
+
+    def between(self, run: Run, step: int, last: bool) -> dict[str, float]:
+        """A snapshot of the weights, and validation; the weights of its lowest loss are kept."""
+        config, parts = self.config, self.parts
+        if self.ranks.first and (step % config.optimiser.snapshot_every == 0 or last):
+            snapshot(run, parts.model, step, config.optimiser.average)
+        if not due(config.run, step, last):
+            return {}
+        found = _check(config, run, parts, step)
+        if found["eval/loss"] < self.best:
+            self.best = found["eval/loss"]
+            if self.ranks.first:
+                snapshot(run, parts.model, step, 1, "best")
+        return found
+
+    def finish(self, run: Run, step: int) -> None:
+        """Figures of the test pairs, and the model folder."""
+        _finish(self.config, run, self.parts, step)
+
+    def kept(self) -> dict[str, Any]:
+        """The lowest loss."""
+        return {"best": self.best}
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.best = saved.get("best", math.inf)
+
+
 def run(config: TranslationConfig, run: Run) -> None:
     """Train a translation model; resumes by itself when the run folder holds a checkpoint."""
     with joined(config.model.device) as ranks:
-        _train(config, run, build(config, run, ranks))
-
-
-def _train(config: TranslationConfig, run: Run, parts: Parts) -> None:
-    schedule, options, ranks = schedule_of(config), config.run, parts.ranks
-    live, shown = False if options.quiet else None, ("nll", "eval/bleu", "eval/loss", "learning_rate")
-    if not available():
-        note(HINT)
-    with Progress(
-        options.steps, shown, stream=ranks.voice, live=live, seconds=options.time_limit
-    ) as progress:
-        done, saved = restore(run, parts.model, {"policy": parts.optimiser}, ranks)
-        guard = Guard(run.refused if ranks.first else None, in_a_row=saved.get("refused", 0))
-        tokens, best, started = saved.get("tokens", 0), saved.get("best", math.inf), time.monotonic()
-        # A resumed run has used what its steps took before.
-        started -= sum(line["step_time"] for line in read_lines(run.path / "timing.jsonl")) if done else 0.0
-        for step in range(done + 1, 0 if saved.get("last") else options.steps + 1):
-            begun = time.monotonic()
-            rate = scheduled(schedule, config.optimiser.learning_rate, step - 1, parts.optimiser)
-            metrics = train_step(config, parts, step, guard)
-            tokens += int(metrics["tokens"])
-            metrics |= {"learning_rate": rate, "num_tokens": tokens, "epoch": parts.order.place(step - 1)[0]}
-            (late,) = ranks.any(over(options, started, tokens))
-            last = late or step == options.steps
-            if step % config.optimiser.snapshot_every == 0 or last:
-                _keep(run, parts, step, config.optimiser.average)
-            if options.eval_every and step % options.eval_every == 0 and not last:
-                metrics |= _check(config, run, parts, step)
-                best = _best(run, parts, step, metrics["eval/loss"], best)
-            run.log(step, metrics)
-            seconds = time.monotonic() - begun
-            run.time(step, {"step_time": seconds, "tokens_per_second": metrics["tokens"] / seconds})
-            if not options.quiet:
-                progress.update(step, metrics)
-            (stop,) = ranks.any(run.stop_requested)
-            if last or step % options.save_every == 0 or stop:
-                state = {"tokens": tokens, "refused": guard.in_a_row, "last": last, "best": best}
-                save(run, step, parts.model, {"policy": parts.optimiser}, state, ranks)
-            if stop and not last:
-                run.exit()
-            if last:
-                return _finish(config, run, parts, step)
-    return _finish(config, run, parts, done)
+        stage = TranslationStage(config, build(config, run, ranks))
+        if not available():
+            note(HINT)
+        staged.train(config.run, run, stage)
 
 
 def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard) -> dict[str, float]:
@@ -171,9 +177,6 @@ def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard)
             (loss.smoothed / whole).backward()
             sums += torch.stack([x.detach().double().cpu() for x in (loss.smoothed, loss.plain, loss.hits)])
     parameters = list(model.parameters())
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
     sum_gradients(parameters, ranks)
     norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm or math.inf)
     smoothed, plain, hits = (
@@ -190,21 +193,8 @@ def train_step(config: TranslationConfig, parts: Parts, step: int, guard: Guard)
         "token_accuracy": hits,
         "grad_norm": float(norm),
         "tokens": float(whole),
+        "epoch": parts.order.place(step - 1)[0],
     }
-
-
-def _keep(run: Run, parts: Parts, step: int, count: int) -> None:
-    if parts.ranks.first:
-        snapshot(run, parts.model, step, count)
-
-
-def _best(run: Run, parts: Parts, step: int, loss: float, best: float) -> float:
-    """Keep the weights in RUN/best where their validation loss is the lowest so far; gives the lowest."""
-    if loss >= best:
-        return best
-    if parts.ranks.first:
-        snapshot(run, parts.model, step, 1, "best")
-    return loss
 
 
 def _check(config: TranslationConfig, run: Run, parts: Parts, step: int) -> dict[str, float]:
@@ -234,8 +224,6 @@ def _samples(run: Run, step: int, judged: Judged) -> None:
 
 def _finish(config: TranslationConfig, run: Run, parts: Parts, step: int) -> None:
     """Average, judge, and write final/."""
-    if parts.ranks.tell(run.final.exists()):
-        return
     if parts.ranks.first:
         chosen = _weights(config, run, step)
         if chosen:

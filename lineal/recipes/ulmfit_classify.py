@@ -42,6 +42,7 @@ from lineal.train.recurrent.predictor import (
     save_document_predictor,
 )
 from lineal.train.recurrent.reading import spoken
+from lineal.train.recurrent.stage import RecurrentStage
 from lineal.train.recurrent.steps import Layers, make_optimiser, take_step
 from lineal.train.recurrent.vocabulary import learn_words
 from lineal.train.run import Run
@@ -81,7 +82,7 @@ def targets(rows: Sequence[Labelled]) -> Tensor:
 
 
 @dataclass
-class ClassifyStage:
+class ClassifyStage(RecurrentStage):
     """What the loop works with; see `Stage`."""
 
     config: ULMFiTConfig
@@ -98,14 +99,6 @@ class ClassifyStage:
     def readers(self) -> dict[str, DocumentReader]:
         """The readers by direction."""
         return dict(self.module.items())
-
-    def before(self) -> dict[str, float]:
-        """The head is fresh: there is nothing to judge."""
-        return {}
-
-    def rate_scale(self, step: int) -> float:
-        """Every step's rate is the schedule's."""
-        return 1.0
 
     def epoch(self, step: int) -> float:
         """Passes over the rows."""
@@ -141,6 +134,7 @@ class ClassifyStage:
             "grad_norm": norm,
             "layers_learning": len(learning[0]),
             "tokens": float(sum(map(len, rows)) * len(losses)),
+            "epoch": self.epoch(step),
         }
 
     def _scores(
@@ -179,7 +173,7 @@ class ClassifyStage:
         target_B = targets(held)
         return scores(probability_BC, target_B, self.task.labels), probability_BC
 
-    def finish(self, run: Run, step: int) -> None:
+    def write(self, run: Run, step: int) -> None:
         """The scores, and the folder of the classifier."""
         found, probability_BC = self.judged()
         run.log(step, found.metrics() | {"eval/prompts": len(self.task.held), "eval/final": True})

@@ -21,6 +21,7 @@ from lineal.train.device import Shape
 from lineal.train.guard import Guard
 from lineal.train.recurrent.options import StageOptions
 from lineal.train.recurrent.reading import Carried, both_directions, held_out_figures, listener, spoken
+from lineal.train.recurrent.stage import RecurrentStage
 from lineal.train.recurrent.steps import Layers, make_optimiser, take_step
 from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, parted, unknown_share
 from lineal.train.recurrent.windows import Columns
@@ -117,7 +118,7 @@ def language_layers(model: AWDLSTM) -> Layers:
 
 
 @dataclass
-class LanguageStage:
+class LanguageStage(RecurrentStage):
     """What the loop works with; see `Stage`."""
 
     config: ULMFiTConfig
@@ -179,7 +180,8 @@ class LanguageStage:
         self.module.eval()
         mean = float(torch.stack(list(losses.values())).mean())
         penalty = float(penalties) / len(losses)
-        return {"loss": mean, "penalty": penalty, "grad_norm": norm, "tokens": float(tokens)}
+        found = {"loss": mean, "penalty": penalty, "grad_norm": norm, "tokens": float(tokens)}
+        return found | {"epoch": self.epoch(step)}
 
     def evaluate(self, whole: bool) -> dict[str, float]:
         """Loss, perplexity and tokens right, of each direction where there are two, and of their mean loss."""
@@ -193,7 +195,7 @@ class LanguageStage:
             }
         )
 
-    def finish(self, run: Run, step: int) -> None:
+    def write(self, run: Run, step: int) -> None:
         """The figures on all held-out text, and the model folder."""
         found = self.evaluate(True)
         run.log(step, {**found, "eval/unknown": unknown_share(self.held, self.tokenizer), "eval/final": True})

@@ -25,4 +25,4 @@ def run(config: ULMFiTConfig, run: Run) -> None:
     with joined(config.reader.device) as ranks:
         if ranks.world > 1:
             raise UsageError("ulmfit trains in one process: start it without torchrun.")
-        staged.train(config, run, _stage(config).build(config, run))
+        staged.train(config.run, run, _stage(config).build(config, run))

@@ -227,10 +227,22 @@ def deal(cost_N: Sequence[int], world: int) -> list[range]:
 
 
 def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:
-    """Add up `.grad` over the processes, in place; sharded parameters are left alone, for theirs are summed already."""
+    """Add up `.grad` over the processes, in place; sharded parameters are left alone, for theirs are summed already.
+
+    A process that did not reach a parameter which another one did counts as zero; one that none of them reached has no
+    gradient afterwards either, as in one process.
+    """
     if ranks.world == 1:
         return
-    for bucket in _buckets(p.grad for p in parameters if p.grad is not None and not is_sharded(p)):
+    own = [parameter for parameter in parameters if not is_sharded(parameter)]
+    if not own:
+        return
+    reached_N = ranks.sum(torch.tensor([int(parameter.grad is not None) for parameter in own]))
+    moved = [parameter for parameter, count in zip(own, reached_N.tolist(), strict=True) if count]
+    for parameter in moved:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    for bucket in _buckets(parameter.grad for parameter in moved if parameter.grad is not None):
         flat_N = ranks.sum(torch.cat([gradient.reshape(-1) for gradient in bucket]))
         for gradient, part in zip(bucket, flat_N.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,6 +99,48 @@ def read() -> Callable[[Path], list[dict[str, Any]]]:
 def command() -> Callable[..., int]:
     """`command(words, before=..., log=...)`: see `forked`."""
     return forked
+
+
+@pytest.fixture(scope="session")
+def die_at() -> Callable[[Any, str, int], Callable[[], None]]:
+    """`command(words, before=die_at(owner, "name", 4))` kills the process before the fourth call of owner.name."""
+
+    def killing(owner: Any, name: str, number: int) -> Callable[[], None]:
+        def install() -> None:
+            real, calls = getattr(owner, name), count(1)
+
+            def counted(*given: Any, **options: Any) -> Any:
+                if next(calls) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*given, **options)
+
+            setattr(owner, name, counted)
+
+        return install
+
+    return killing
+
+
+OUTCOME = (
+    "metrics.jsonl",
+    "samples.jsonl",
+    "final/model.safetensors",
+    "final/head.safetensors",
+    "final/tokenizer.json",
+)
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Callable[[Path], dict[str, bytes]]:
+    """What must be equal of two runs, bit for bit: figures, samples, final files and the newest checkpoint."""
+
+    def read(path: Path) -> dict[str, bytes]:
+        newest = max((path / "checkpoints").iterdir(), key=lambda p: int(p.name.split("-")[1]))
+        found = {name: (path / name).read_bytes() for name in OUTCOME if (path / name).exists()}
+        assert {"metrics.jsonl", "final/model.safetensors"} <= found.keys()
+        return found | {"checkpoint": (newest / "tensors.safetensors").read_bytes()}
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -94,33 +93,9 @@ def last(path: Path) -> dict[str, Any]:
     return found
 
 
-def die_at(owner: Any, name: str, number: int) -> Callable[[], None]:
-    """Kills the process before the number-th call."""
-
-    def install() -> None:
-        real, calls = getattr(owner, name), iter(range(1, 1000))
-
-        def counted(*args: Any, **options: Any) -> Any:
-            if next(calls) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **options)
-
-        setattr(owner, name, counted)
-
-    return install
-
-
-def outcome(path: Path) -> dict[str, bytes]:
-    """What must be equal, bit for bit."""
-    names = ("metrics.jsonl", "samples.jsonl", "final/model.safetensors", "final/tokenizer.json")
-    newest = max((path / "checkpoints").iterdir(), key=lambda p: int(p.name.split("-")[1]))
-    found = {name: (path / name).read_bytes() for name in names}
-    return found | {"checkpoint": (newest / "tensors.safetensors").read_bytes()}
-
-
 @pytest.mark.serial
 def test_a_killed_pre_training_ends_as_if_it_had_not_been(
-    files: Path, model: Path, tmp_path: Path, command: Callable[..., int]
+    files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:
     words = pretraining(files, tmp_path / "run")
     assert command(words, before=die_at(bert_loop, "train_step", 4)) == -signal.SIGKILL
@@ -306,7 +281,7 @@ def test_texts_become_vectors(model: Path, tmp_path: Path, say, monkeypatch: pyt
 
 @pytest.mark.serial
 def test_a_killed_fine_tuning_ends_as_if_it_had_not_been(
-    files: Path, model: Path, tmp_path: Path, command: Callable[..., int]
+    files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:
     from lineal.recipes import finetune_loop
 

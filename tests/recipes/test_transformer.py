@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lineal.models.hf.marian import load_marian
-from lineal.recipes import transformer, transformer_loop
+from lineal.recipes import staged, transformer, transformer_loop
 from lineal.train.run import Run
 from lineal.train.translation import snapshots
 from lineal.train.translation.snapshots import average, put, snapshot
@@ -155,38 +155,20 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at(owner: Any, name: str, number: int) -> Callable[[], None]:
-    """Dies right before the number-th call of owner.name."""
-
-    def install() -> None:
-        real, count = getattr(owner, name), 0
-
-        def counted(*args: Any, **options: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == number:
-                die()
-            return real(*args, **options)
-
-        setattr(owner, name, counted)
-
-    return install
-
-
 @pytest.mark.serial
 def test_killed_anywhere_and_resumed_it_ends_the_same(
-    command: Callable[..., int], files: tuple[str, ...], tmp_path: Path
+    command: Callable[..., int], files: tuple[str, ...], tmp_path: Path, die_at: Callable
 ) -> None:
     words = ["run", "transformer", *SMALL, *STEPS, *files, "--held-out", "0.2"]
     assert command([*words, "--out", str(tmp_path / "straight")]) == 0
     expected = outcome(tmp_path / "straight")
     faults = {
-        "optimiser": at(torch.optim.AdamW, "step", 4),
-        "snapshot": at(transformer_loop, "snapshot", 5),
-        "checkpoint": at(transformer_loop, "save", 2),
-        "validation": at(transformer_loop, "judge", 1),
-        "average": at(transformer_loop, "average", 1),
-        "final": at(transformer_loop, "save_marian", 1),
+        "optimiser": die_at(torch.optim.AdamW, "step", 4),
+        "snapshot": die_at(transformer_loop, "snapshot", 5),
+        "checkpoint": die_at(staged, "save", 2),
+        "validation": die_at(transformer_loop, "judge", 1),
+        "average": die_at(transformer_loop, "average", 1),
+        "final": die_at(transformer_loop, "save_marian", 1),
     }
     for name, fault in faults.items():
         run, log = tmp_path / name, tmp_path / f"{name}.log"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,30 +109,28 @@ def test_the_command_predicts(chain: Path, say: Callable) -> None:
     ],
 )
 def test_a_killed_run_ends_as_the_uninterrupted_one(
-    data: Path, tmp_path: Path, command: Callable[..., int], name: str, options: tuple[str, ...]
+    data: Path,
+    tmp_path: Path,
+    command: Callable[..., int],
+    die_at: Callable,
+    outcome: Callable,
+    name: str,
+    options: tuple,
 ) -> None:
     source = data / ("general.txt" if name == "lm" else "labelled.jsonl")
     words = stage(name, "--data", source, "--save-every", "7", *options)
     log = tmp_path / "log"
 
-    def die() -> None:
-        take, count = staged.scheduled, iter(range(100))
-
-        def killed(*given):
-            if next(count) == 17:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return take(*given)
-
-        staged.scheduled = killed
-
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert command([*map(str, words), "--out", str(whole)], log=log) == 0, log.read_text()
-    assert command([*map(str, words), "--out", str(cut)], before=die, log=log) == -9
+    assert (
+        command(
+            [*map(str, words), "--out", str(cut)], before=die_at(staged, "set_learning_rate", 18), log=log
+        )
+        == -9
+    )
     assert command(["resume", str(cut)], log=log) == 0, log.read_text()
-    assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
-    for file in ("model.safetensors", "head.safetensors"):
-        if (whole / "final" / file).exists():
-            assert (whole / "final" / file).read_bytes() == (cut / "final" / file).read_bytes()
+    assert outcome(whole) == outcome(cut)
 
 
 @pytest.mark.parametrize(

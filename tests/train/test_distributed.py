@@ -333,6 +333,7 @@ def test_gradients_travel_in_buckets_of_one_dtype(monkeypatch: pytest.MonkeyPatc
     sum_gradients(parameters, ALONE)
     assert not sent
     sum_gradients(parameters, Ranks(0, 2))
+    assert sent.pop(0) == (torch.int64, 6)
     assert sent == [(torch.float32, 10), (torch.float32, 20), (torch.float64, 5), (torch.float32, 2)]
     for parameter, old in zip(parameters[:-1], before, strict=True):
         assert old is not None and parameter.grad is not None

@@ -9,9 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lineal.errors import LinealError, ModelError
+from lineal.errors import ModelError
 from lineal.models.awd_lstm import AWDLSTM, AWDConfig
-from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.hf.files import (
+    CONFIG,
+    is_kind,
+    making,
+    read_shape,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 
 KIND, ARCHITECTURE = "lineal_awd_lstm", "LinealAWDLSTM"
 DIRECTIONS = ("forward", "backward")
@@ -19,8 +27,7 @@ DIRECTIONS = ("forward", "backward")
 
 def is_awd(folder: str | Path) -> bool:
     """Whether a folder holds such a model."""
-    path = Path(folder) / "config.json"
-    return path.is_file() and read_json(path).get("model_type") == KIND
+    return is_kind(folder, KIND)
 
 
 def save_awd(models: Mapping[str, AWDLSTM], folder: str | Path, **ids: int | None) -> None:
@@ -32,26 +39,21 @@ def save_awd(models: Mapping[str, AWDLSTM], folder: str | Path, **ids: int | Non
     shape = {name: value for name, value in asdict(config).items() if name != "layout"}
     named = {f"{name.removesuffix('_id')}_token_id": value for name, value in ids.items()}
     kind = {"model_type": KIND, "architectures": [ARCHITECTURE], "directions": list(models)}
-    write_json(folder / "config.json", {**shape, **named, **kind})
+    write_json(folder / CONFIG, {**shape, **named, **kind})
 
 
 def load_awd(folder: str | Path) -> dict[str, AWDLSTM]:
     """The models of a folder by direction, in eval mode; ModelError names the file and what is wrong with it."""
-    folder = Path(folder)
-    path = folder / "config.json"
-    content = read_json(path)
+    folder, path = Path(folder), Path(folder) / CONFIG
+    content = read_shape(folder, KIND, "AWD-LSTM: stage lm of ulmfit makes one")
     directions = content.get("directions")
-    if content.get("model_type") != KIND or not isinstance(directions, list) or not directions:
-        raise ModelError(f"{path} is not of an AWD-LSTM: stage lm of ulmfit makes one.")
-    if not set(directions) <= set(DIRECTIONS):
-        raise ModelError(f"{path} names the directions {directions}: they are forward and backward.")
-    try:
+    if not isinstance(directions, list) or directions not in (["forward"], ["backward"], [*DIRECTIONS]):
+        raise ModelError(
+            f"{path} names the directions {directions}: they are forward, backward, or both in this order."
+        )
+    with making(path):
         config = AWDConfig(**{f.name: content[f.name] for f in fields(AWDConfig) if f.name in content})
         models = {direction: AWDLSTM(config) for direction in directions}
-    except LinealError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path} holds a value that makes no model ({error!r}).") from error
     fill({f"{d}.{n}": p for d, m in models.items() for n, p in m.named_parameters()}, folder)
     return {direction: model.eval() for direction, model in models.items()}
 

@@ -14,11 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lineal.errors import LinealError, ModelError
+from lineal.errors import ModelError
 from lineal.models.bert import HEADS, Bert, BertConfig
-from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.hf.files import (
+    CONFIG,
+    is_kind,
+    making,
+    read_shape,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 
-ARCHITECTURE = "BertForPreTraining"
+KIND, ARCHITECTURE = "bert", "BertForPreTraining"
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "bert.embeddings.position_ids")
 """In some files: copies of what stands elsewhere, and a count of positions."""
@@ -69,7 +77,8 @@ def from_bert(config: BertConfig, tensors: Mapping[str, Tensor], where: str) -> 
     Raises ModelError for a tensor that is missing, of another shape, or that the model has no place for.
     """
     found = _named(tensors)
-    model = Bert(config).initialise(0).eval()
+    with making(Path(where) / CONFIG):
+        model = Bert(config).initialise(0).eval()
     present = dict(model.named_parameters())
     for ours, theirs in _rows(config):
         missing = [name for name in theirs if name not in found]
@@ -77,14 +86,13 @@ def from_bert(config: BertConfig, tensors: Mapping[str, Tensor], where: str) -> 
             continue
         if missing:
             raise ModelError(f"{where} lacks the tensor {missing[0]} that its config.json implies.")
-        whole = torch.cat([found.pop(name) for name in theirs])
-        if whole.shape != present[ours].shape:
-            raise ModelError(
-                f"{where}: {' + '.join(theirs)} has shape {list(whole.shape)}; config.json implies "
-                f"{list(present[ours].shape)}."
-            )
-        with torch.no_grad():
-            present[ours].copy_(whole)
+        for name, part in zip(theirs, present[ours].detach().chunk(len(theirs)), strict=True):
+            tensor = found.pop(name)
+            if tensor.shape != part.shape:
+                raise ModelError(
+                    f"{where}: {name} has shape {list(tensor.shape)}; config.json implies {list(part.shape)}."
+                )
+            part.copy_(tensor)
     left = [name for name in found if name not in TIED]
     if left:
         raise ModelError(f"{where} holds {left[0]} (and {len(left) - 1} more) that BERT has no place for.")
@@ -134,7 +142,7 @@ def read_config(content: Mapping[str, Any]) -> BertConfig:
 def write_config(config: BertConfig) -> dict[str, Any]:
     """config.json as BertConfig of transformers reads it."""
     return {
-        "model_type": "bert",
+        "model_type": KIND,
         "architectures": [ARCHITECTURE],
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -158,7 +166,7 @@ def write_config(config: BertConfig) -> dict[str, Any]:
 
 def is_bert(folder: str | Path) -> bool:
     """Whether a model folder holds a BERT."""
-    return read_json(Path(folder) / "config.json").get("model_type") == "bert"
+    return is_kind(folder, KIND)
 
 
 def save_bert(model: Bert, folder: str | Path) -> None:
@@ -166,19 +174,12 @@ def save_bert(model: Bert, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, {name: tensor.float() for name, tensor in to_bert(model).items()})
-    write_json(folder / "config.json", write_config(model.config))
+    write_json(folder / CONFIG, write_config(model.config))
 
 
 def load_bert(folder: str | Path, device: torch.device | str = "cpu") -> Bert:
     """The encoder of a model folder, in float32 and eval mode; ModelError says what cannot be read."""
-    path = Path(folder) / "config.json"
-    content = read_json(path)
-    if content.get("model_type") != "bert":
-        raise ModelError(f"{path}: a {content.get('model_type')} is no BERT.")
-    try:
+    content = read_shape(folder, KIND, "BERT")
+    with making(Path(folder) / CONFIG):
         config = read_config(content)
-    except LinealError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ModelError(f"{path} lacks or holds a value that makes no model ({error!r}).") from error
     return from_bert(config, read_tensors(folder), str(folder)).float().to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineal.errors import LinealError, ModelError
+from lineal.errors import ModelError
 from lineal.models.char_cnn import CHARACTERS, CharacterConfig
 from lineal.models.elmo import BiLM, ElmoConfig
-from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.hf.files import CONFIG, is_kind, making, read_json, read_tensors, write_json, write_tensors
 
 KIND = "lineal_elmo"
 OPTIONS = "options.json"
@@ -21,8 +22,7 @@ OPTIONS = "options.json"
 
 def is_elmo(folder: str | Path) -> bool:
     """Whether a folder holds such a model as we write it."""
-    path = Path(folder) / "config.json"
-    return path.is_file() and read_json(path).get("model_type") == KIND
+    return is_kind(folder, KIND)
 
 
 def options_of(config: ElmoConfig) -> dict[str, Any]:
@@ -43,35 +43,27 @@ def options_of(config: ElmoConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def config_of(options: Mapping[str, Any], place: str, vocab_size: int | None = None) -> ElmoConfig:
-    """The model that an options.json describes; ModelError names the file and what is missing.
-
-    vocab_size: of the output layer, where the weights say it.
-    """
-    try:
-        lstm, cnn = options["lstm"], options["char_cnn"]
-        reader = CharacterConfig(
-            filters=tuple((int(w), int(n)) for w, n in cnn["filters"]),
-            n_highway=cnn["n_highway"],
-            dim=cnn["embedding"]["dim"],
-            projection=lstm["projection_dim"],
-            activation=cnn["activation"],
-            max_characters=cnn["max_characters_per_token"],
-        )
-        return ElmoConfig(
-            reader,
-            cells=lstm["dim"],
-            layers=lstm["n_layers"],
-            residual=bool(lstm.get("use_skip_connections")),
-            cell_clip=lstm.get("cell_clip"),
-            output_clip=lstm.get("proj_clip"),
-            dropout=options.get("dropout", 0.1),
-            vocab_size=options.get("n_tokens_vocab", 0) if vocab_size is None else vocab_size,
-        )
-    except LinealError as error:
-        raise ModelError(f"{place}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{place} is no options.json of ELMo ({error!r}).") from error
+def config_of(options: Mapping[str, Any], vocab_size: int) -> ElmoConfig:
+    """The model that an options.json describes; vocab_size: of the output layer, which the weights say."""
+    lstm, cnn = options["lstm"], options["char_cnn"]
+    reader = CharacterConfig(
+        filters=tuple((operator.index(w), operator.index(n)) for w, n in cnn["filters"]),
+        n_highway=operator.index(cnn["n_highway"]),
+        dim=cnn["embedding"]["dim"],
+        projection=lstm["projection_dim"],
+        activation=cnn["activation"],
+        max_characters=operator.index(cnn["max_characters_per_token"]),
+    )
+    return ElmoConfig(
+        reader,
+        cells=lstm["dim"],
+        layers=lstm["n_layers"],
+        residual=bool(lstm.get("use_skip_connections")),
+        cell_clip=lstm.get("cell_clip"),
+        output_clip=lstm.get("proj_clip"),
+        dropout=options.get("dropout", 0.1),
+        vocab_size=vocab_size,
+    )
 
 
 def published(model: BiLM) -> dict[str, Tensor]:
@@ -158,7 +150,7 @@ def save_elmo(model: BiLM, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, published(model))
     write_json(folder / OPTIONS, options_of(model.config))
-    write_json(folder / "config.json", {"model_type": KIND, "architectures": ["LinealELMo"]})
+    write_json(folder / CONFIG, {"model_type": KIND, "architectures": ["LinealELMo"]})
 
 
 def load_elmo(folder: str | Path) -> BiLM:
@@ -171,7 +163,8 @@ def load_elmo(folder: str | Path) -> BiLM:
         read_hdf5(files[0]) if files and not (folder / "model.safetensors").exists() else read_tensors(folder)
     )
     have = len(tensors["softmax/b"]) if "softmax/b" in tensors else 0
-    model = BiLM(config_of(options, str(place), have))
+    with making(place):
+        model = BiLM(config_of(options, have))
     return fill(model, tensors, str(folder)).eval()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lineal.errors import ModelError
+from lineal.errors import LinealError, ModelError
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -29,6 +32,34 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object: copy or download it again.")
     return found
+
+
+def read_shape(folder: str | Path, kind: str, what: str) -> dict[str, Any]:
+    """config.json of a model of the type `kind`; ModelError, which says that it is no `what`, for any other."""
+    path = Path(folder) / CONFIG
+    content = read_json(path)
+    if content.get("model_type") != kind:
+        raise ModelError(f"{path}: a {content.get('model_type')} is no {what}.")
+    return content
+
+
+def is_kind(folder: str | Path, kind: str) -> bool:
+    """Whether a folder holds a model of the type `kind`."""
+    path = Path(folder) / CONFIG
+    return path.is_file() and read_json(path).get("model_type") == kind
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Inside, the values of a file become a model; whatever goes wrong is a ModelError that names the file."""
+    try:
+        yield
+    except LinealError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # torch says on several lines what it cannot allocate.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ModelError(f"{path} lacks or holds a value that makes no model ({reason}).") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -8,24 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lineal.errors import LinealError, ModelError
+from lineal.errors import ModelError
 from lineal.models.decoder import Decoder, DecoderConfig
-from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.models.hf.files import CONFIG, making, read_json, read_tensors, write_json, write_tensors
 from lineal.models.hf.layouts import LAYOUTS, layout_of
 from lineal.models.hf.maps import to_ours, to_theirs
 
 
 def load_config(folder: str | Path) -> DecoderConfig:
     """The shape of the model in a folder, from its config.json alone."""
-    path = Path(folder) / "config.json"
+    path = Path(folder) / CONFIG
     content = read_json(path)
     _, layout = layout_of(content, str(path))
-    try:
+    with making(path):
         return layout.read(content)
-    except LinealError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ModelError(f"{path} holds a value that makes no model ({error!r}).") from error
 
 
 def load_model(
@@ -82,7 +78,7 @@ def save_model(
         "model_type": config.layout,
     }
     # transformers 5 reads the first name, those before it the second.
-    write_json(folder / "config.json", {**content, "dtype": dtype, "torch_dtype": dtype})
+    write_json(folder / CONFIG, {**content, "dtype": dtype, "torch_dtype": dtype})
     write_json(
         folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None}
     )

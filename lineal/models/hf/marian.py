@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lineal.errors import LinealError, ModelError
-from lineal.models.hf.files import read_json, read_tensors, write_json, write_tensors
+from lineal.errors import ModelError
+from lineal.models.hf.files import CONFIG, making, read_shape, read_tensors, write_json, write_tensors
 from lineal.models.transformer import ACTIVATIONS, Transformer, TransformerConfig
 
 ARCHITECTURE = "MarianMTModel"
@@ -120,7 +120,8 @@ def from_marian(config: TransformerConfig, tensors: Mapping[str, Tensor], where:
         )
     biased = any(ours[name].any() for name in ours if _attention_bias(name))
     config = replace(config, attention_bias=bool(biased), logit_bias=bias is not None and bool(bias.any()))
-    model = Transformer(config).eval()
+    with making(Path(where) / CONFIG):
+        model = Transformer(config).eval()
     if model.logit_bias is not None and bias is not None:
         ours["logit_bias"] = bias[0]
     with torch.no_grad():
@@ -225,7 +226,7 @@ def save_marian(
     config = model.config
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, {name: tensor.float() for name, tensor in to_marian(model).items()})
-    write_json(folder / "config.json", write_config(config, end))
+    write_json(folder / CONFIG, write_config(config, end))
     # What the decoder must not write: transformers otherwise would.
     never = sorted({config.pad, config.start} - {end})
     generation = {
@@ -244,16 +245,7 @@ def save_marian(
 
 def load_marian(folder: str | Path, device: torch.device | str = "cpu") -> Transformer:
     """The encoder-decoder of a model folder, in float32 and eval mode; ModelError says what cannot be read."""
-    path = Path(folder) / "config.json"
-    content = read_json(path)
-    if content.get("model_type") != "marian":
-        raise ModelError(
-            f"{path}: a {content.get('model_type')} is no translation model; a Marian folder is one."
-        )
-    try:
+    content = read_shape(folder, "marian", "translation model; a Marian folder is one")
+    with making(Path(folder) / CONFIG):
         config = read_config(content)
-    except LinealError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ModelError(f"{path} lacks or holds a value that makes no model ({error!r}).") from error
     return from_marian(config, read_tensors(folder), str(folder)).float().to(device)

@@ -18,6 +18,7 @@ from lineal.errors import ModelError, UsageError
 from lineal.generate.prefill import evaluating
 from lineal.models.finetuned import FineTuned, Inputs
 from lineal.models.hf.awd import is_awd
+from lineal.models.hf.files import is_kind
 from lineal.tokenizers import Tokenizer, load_tokenizer
 from lineal.train.build import model_folder
 from lineal.train.checkpoint import tensor_chunks
@@ -204,6 +205,10 @@ def load_predictor(name: str | Path, device: str = "auto") -> Teller:
         from lineal.train.recurrent.predictor import load_document_predictor
 
         return load_document_predictor(folder, device)
+    if is_kind(folder, "lineal_tagger"):
+        from lineal.train.tagging.predictor import load_tagger
+
+        return load_tagger(folder, device)
     if not (folder / RECORD).is_file():
         raise ModelError(
             f"{name} is not fine-tuned (no {RECORD}): lineal run finetune --model {name} makes one that is."
@@ -217,9 +222,9 @@ def load_predictor(name: str | Path, device: str = "auto") -> Teller:
     except ModelError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder} holds no whole fine-tuned model ({type(error).__name__}: {error})."
-        ) from error
+        # Of weights that do not fit torch speaks on several lines.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{folder} holds no whole fine-tuned model ({reason}).") from error
     for mark in vars(facts.marks).values():
         if not 0 <= mark < body.vocab_size:
             raise ModelError(

@@ -126,15 +126,22 @@ def load_document_predictor(folder: Path, device: str = "auto") -> DocumentPredi
     try:
         record = json.loads((folder / RECORD).read_bytes())
         facts = DocumentFacts(**record | {"labels": tuple(record["labels"])})
-        if facts.kind != "documents" or facts.pooling not in POOLINGS or len(facts.labels) < 2:
-            raise ValueError(f"{RECORD}: {facts.kind}, {facts.pooling}, {len(facts.labels)} labels")
+        names = facts.labels if isinstance(record["labels"], list) else ()
+        if len(names) < 2 or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                f"{RECORD}: the labels {record['labels']} are not names that differ, two or more"
+            )
+        if facts.kind != "documents" or facts.pooling not in POOLINGS:
+            raise ValueError(f"{RECORD}: {facts.kind} with the pooling {facts.pooling}")
+        Pieces(facts.chunk, 0)
         module = document_readers(models, facts)
         heads = load_file(folder / HEAD)
         for direction, reader in module.items():
             own = {n.removeprefix(f"{direction}."): t for n, t in heads.items() if n.startswith(direction)}
             reader.head.load_state_dict(own)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{folder} holds no whole classifier ({type(error).__name__}: {error}).") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{folder} holds no whole classifier ({reason}).") from error
     tokenizer = load_tokenizer(folder)
     have = next(iter(models.values())).config.vocab_size
     if tokenizer.vocab_size > have:

@@ -1,52 +1,82 @@
-"""What the loop of ulmfit needs of a stage."""
+"""What the stages of ulmfit, elmo and tagger share: rates by their schedule, and weights that may be averaged."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import torch
-from torch import nn
-
-from lineal.train.guard import Guard
+from lineal.optim.averaged import AveragedSGD, no_longer_improves
+from lineal.train.console import note
+from lineal.train.recurrent.steps import stage_schedule
 from lineal.train.run import Run
+from lineal.train.stage import Stage, due
+
+T = TypeVar("T")
 
 
-@runtime_checkable
-class Stage(Protocol):
-    """A stage of training.
+@dataclass
+class RecurrentStage(Stage):
+    """A stage whose optimiser averages its weights from when they no longer get better (NT-ASGD), if it can.
 
-    steps: how many there are. shown: the figures of the progress line.
+    config: has `optimiser` (StepOptions) and `run`. losses: held out, of the evaluations so far.
     """
 
-    optimiser: torch.optim.Optimizer
-    steps: int
-    shown: tuple[str, ...]
+    config: Any
+    losses: list[float] = field(default_factory=list, init=False, kw_only=True)
 
-    @property
-    def module(self) -> nn.Module:
-        """All that a checkpoint holds beside the optimiser."""
-        ...
-
-    def before(self) -> dict[str, float]:
-        """Figures of the model that the stage begins from; {} for none."""
-        ...
-
-    def rate_scale(self, step: int) -> float:
-        """What the learning rate of a step (from 1) is multiplied by."""
-        ...
-
-    def step(self, step: int, guard: Guard) -> dict[str, float]:
-        """Take a step (from 1); its metrics, `tokens` among them."""
-        ...
-
-    def epoch(self, step: int) -> float:
-        """Passes over the data that are done after a step."""
-        ...
+    name = "stage"
 
     def evaluate(self, whole: bool) -> dict[str, float]:
         """Held-out figures; whole: on all there is. `eval/loss` is among them."""
-        ...
+        raise NotImplementedError
+
+    def write(self, run: Run, step: int) -> None:
+        """Log the final figures and write the final folder."""
+        raise NotImplementedError
+
+    def rate_scale(self, step: int) -> float:
+        """What the learning rate of a step (from 1) is multiplied by."""
+        return 1.0
+
+    def rate(self, step: int) -> float:
+        """The peak rate, the step's scale and the schedule, multiplied."""
+        options = self.config.optimiser
+        return options.learning_rate * self.rate_scale(step) * stage_schedule(options, self.steps)(step - 1)
+
+    def between(self, run: Run, step: int, last: bool) -> dict[str, float]:
+        """Figures of the averaged weights where there are any; averaging begins where they no longer get better."""
+        if not due(self.config.run, step, last):
+            return {}
+        found = self._averaged(lambda: self.evaluate(False))
+        self.losses.append(found["eval/loss"])
+        options, optimiser = self.config.optimiser, self.optimiser
+        if isinstance(optimiser, AveragedSGD) and options.method == "averaged" and not optimiser.averaging:
+            self._watch(optimiser, options.patience)
+        return found
+
+    def _watch(self, optimiser: AveragedSGD, patience: int) -> None:
+        if no_longer_improves(self.losses, patience):
+            note(f"the held-out loss has not improved for {patience} evaluations: averaging begins")
+            optimiser.start_average()
 
     def finish(self, run: Run, step: int) -> None:
-        """Log the final figures and write the final folder."""
-        ...
+        """The final figures and folder, of the averaged weights where there are any."""
+        self._averaged(lambda: self.write(run, step))
+
+    def _averaged(self, use: Callable[[], T]) -> T:
+        if not isinstance(self.optimiser, AveragedSGD):
+            return use()
+        self.optimiser.exchange()
+        try:
+            return use()
+        finally:
+            self.optimiser.exchange()
+
+    def kept(self) -> dict[str, Any]:
+        """The losses."""
+        return {"losses": self.losses}
+
+    def resume(self, saved: Any) -> None:
+        """Take them back."""
+        self.losses = list(saved.get("losses", []))

@@ -37,11 +37,12 @@ def origins(new: Tokenizer, old: Tokenizer) -> list[int | None]:
     """For each token of the new vocabulary its id in the old one; None for a word that is new."""
     before = words_of(old)
     old_id = {word: i for i, word in enumerate(before) if word}
-    special = sum(not word for word in before)
-    # Special tokens are hidden from the lists; both vocabularies have the same ones, in the same places.
-    return [
-        old_id.get(word) if word else (i if i <= special else None) for i, word in enumerate(words_of(new))
-    ]
+
+    def same_place(i: int) -> int | None:
+        # Special tokens are hidden from the lists; both vocabularies have the same ones, in the same places.
+        return i if i < len(before) and not before[i] else None
+
+    return [old_id.get(word) if word else same_place(i) for i, word in enumerate(words_of(new))]
 
 
 def encoded(documents: Sequence[str], tokenizer: Tokenizer) -> list[Int[Tensor, " N"]]:

@@ -35,7 +35,7 @@ class TaggingTask:
 def read_conll(path: Path, word_column: int, tag_column: int) -> list[Tagged]:
     """The sentences of a file.
 
-    Columns stand between tabs, or where a line has none, between spaces. Of CoNLL-U comments (#), ranges (3-4) and empty
+    Columns stand between tabs, or where a line has none, between spaces; other blanks (U+00A0) are part of a word. Of CoNLL-U comments (#), ranges (3-4) and empty
     nodes (5.1) are passed over; -DOCSTART- lines too. Raises DataError for a line with too few columns.
     """
     if not path.is_file():
@@ -54,12 +54,12 @@ def read_conll(path: Path, word_column: int, tag_column: int) -> list[Tagged]:
     for number, line in text_lines(path):
         if isinstance(line, Bad):
             raise DataError(f"{path}:{number}:{line.column}: {line.reason}")
-        if not line.strip():
+        if not line.strip(" \t"):
             close()
             continue
         if (universal and line.startswith("#")) or line.startswith("-DOCSTART-"):
             continue
-        columns = line.split("\t") if "\t" in line else line.split()
+        columns = line.split("\t") if "\t" in line else [part for part in line.split(" ") if part]
         if universal and not columns[0].isdigit():
             continue
         try:

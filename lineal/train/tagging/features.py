@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lineal.errors import DataError
 from lineal.models.char_cnn import BOS, EOS, character_ids
 from lineal.models.elmo import BiLM, ScalarMix
 from lineal.models.hf.elmo import load_elmo
+from lineal.representations.files import load_vectors
+from lineal.representations.vectors import Vectors
 from lineal.train.build import model_folder
-from lineal.train.formats import text_lines
-from lineal.train.strict_json import Bad
 from lineal.train.tagging.options import TagOptions
 
 Words = tuple[str, ...]
@@ -81,13 +79,15 @@ class ElmoFeatures(nn.Module):
 
 
 class StaticFeatures(nn.Module):
-    """One fixed vector per word: of a table, 0 for words that it lacks; or of a biLM's characters alone."""
+    """One fixed vector per word: of a table, as the word stands or else in lower case, 0 for words that it lacks; or of a
+    biLM's characters alone."""
 
-    def __init__(self, table: dict[str, Tensor] | None, model: BiLM | None, width: int):
+    def __init__(self, source: Vectors | BiLM):
         super().__init__()
-        self.width = width
-        self._table: dict[str, Tensor] = {} if table is None else table
-        self._models = [] if model is None else [model]
+        self.width = source.dimensions if isinstance(source, Vectors) else source.config.projection
+        # In a list: its weights are no part of the tagger's.
+        self._source = [source]
+        self._found: dict[str, Tensor] = {}
         self.place: Tensor
         self.register_buffer("place", torch.zeros(0), persistent=False)
 
@@ -96,47 +96,24 @@ class StaticFeatures(nn.Module):
         self._read({word for words in rows for word in words})
         found_BTF = torch.zeros(len(rows), max(map(len, rows)), self.width, dtype=self.place.dtype)
         for i, words in enumerate(rows):
-            known = [(t, self._find(word)) for t, word in enumerate(words)]
-            for t, vector_F in known:
-                if vector_F is not None:
-                    found_BTF[i, t] = vector_F
+            for t, word in enumerate(words):
+                found_BTF[i, t] = self._found[word]
         return found_BTF.to(self.place.device)
 
-    def _find(self, word: str) -> Tensor | None:
-        return self._table.get(word, self._table.get(word.lower()))
-
     def _read(self, words: set[str]) -> None:
-        if self._models and (new := sorted(words - self._table.keys())):
-            (model,) = self._models
+        """Look up the words that were not looked up yet."""
+        (source,), new = self._source, sorted(words - self._found.keys())
+        if isinstance(source, Vectors):
+            for word in new:
+                row = source.index.get(word, source.index.get(word.lower()))
+                self._found[word] = (
+                    torch.zeros(self.width) if row is None else torch.tensor(source.matrix[row])
+                )
+        elif new:
             with torch.no_grad():
-                ids_NC = character_ids(new, model.config.characters.max_characters)
-                vector_NF = model.words(ids_NC.to(model.device)).cpu()
-            self._table.update(zip(new, vector_NF.unbind(0), strict=True))
-
-
-def read_vectors(path: Path) -> dict[str, Tensor]:
-    """Vectors in word2vec's or GloVe's text form: a word and its numbers on each line, maybe after a line of two counts."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give vectors as text, a word and its numbers on each line.")
-    found: dict[str, Tensor] = {}
-    width = 0
-    for number, line in text_lines(path):
-        if isinstance(line, Bad):
-            raise DataError(f"{path}:{number}:{line.column}: {line.reason}")
-        word, *numbers = line.rstrip().split(" ")
-        if (number == 1 and len(numbers) == 1) or not word:
-            continue
-        try:
-            vector_F = torch.tensor([float(value) for value in numbers])
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: {error}: after the word there must be numbers.") from error
-        width = width or len(vector_F)
-        if len(vector_F) != width or not width:
-            raise DataError(f"{path}:{number}: {len(vector_F)} numbers, and the first vector has {width}.")
-        found[word] = vector_F
-    if not found:
-        raise DataError(f"{path}: there is no vector in it.")
-    return found
+                ids_NC = character_ids(new, source.config.characters.max_characters)
+                vector_NF = source.words(ids_NC.to(source.device)).cpu()
+            self._found.update(zip(new, vector_NF.unbind(0), strict=True))
 
 
 def make_features(options: TagOptions) -> ElmoFeatures | StaticFeatures | None:
@@ -144,9 +121,8 @@ def make_features(options: TagOptions) -> ElmoFeatures | StaticFeatures | None:
     if options.features == "none":
         return None
     if options.vectors is not None:
-        table = read_vectors(Path(options.vectors))
-        return StaticFeatures(table, None, len(next(iter(table.values()))))
+        return StaticFeatures(load_vectors(options.vectors, duplicates="first", spaces=True))
     model = load_elmo(model_folder(str(options.model)))
     if options.features == "elmo":
         return ElmoFeatures(model, options.layer_norm, options.tune_features)
-    return StaticFeatures(None, model.requires_grad_(False), model.config.projection)
+    return StaticFeatures(model.requires_grad_(False))

@@ -34,7 +34,7 @@ class TagOptions:
     model: str | None = None
     """A run of elmo, or a folder with options.json and weights (static: its vectors of words without context)."""
     vectors: str | None = None
-    """static: vectors in word2vec's or GloVe's text form, in place of --model's."""
+    """static: a file of vectors (word2vec, GloVe, fastText's .vec, .safetensors), in place of --model's."""
     tune_features: bool = False
     """elmo: its weights are trained too; otherwise only the mixture of its layers is."""
     layer_norm: bool = False
@@ -49,6 +49,14 @@ class TagOptions:
             )
         if self.features == "elmo" and self.model is None:
             raise UsageError("--features elmo needs --model: a run of elmo.")
+        # An option that does nothing would be taken for one that did.
+        idle = {"elmo": ("vectors",), "static": ("tune_features", "layer_norm")}
+        for name in idle.get(self.features, ("model", "vectors", "tune_features", "layer_norm")):
+            if getattr(self, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does nothing with --features {self.features}: "
+                    f"{'name the features too (--features elmo or static)' if self.features == 'none' else 'leave it out'}."
+                )
         if self.features == "static" and (self.model is None) == (self.vectors is None):
             raise UsageError("--features static needs --vectors FILE or --model RUN of elmo, one of them.")
 

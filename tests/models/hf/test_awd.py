@@ -35,8 +35,8 @@ def test_both_directions_come_back(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("model_type", "gpt2", "no|not of an AWD-LSTM"),
-        ("directions", [], "not of an AWD-LSTM"),
+        ("model_type", "gpt2", "a gpt2 is no AWD-LSTM"),
+        ("directions", [], "names the directions"),
         ("directions", ["sideways"], "sideways"),
         ("hidden", 6, "backward.layers.0"),
         ("width", "wide", "config.json"),

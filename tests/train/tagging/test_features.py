@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
-from lineal.errors import DataError
 from lineal.models.char_cnn import BOS, EOS, CharacterConfig, character_ids
 from lineal.models.elmo import BiLM, ElmoConfig
-from lineal.train.tagging.features import ElmoFeatures, StaticFeatures, layers_of_sentences, read_vectors
+from lineal.representations.files import load_vectors
+from lineal.train.tagging.features import ElmoFeatures, StaticFeatures, layers_of_sentences
 
 CONFIG = ElmoConfig(CharacterConfig(((1, 3), (2, 4)), 1, 5, 4), cells=6, cell_clip=None, output_clip=None)
 ROWS = [("the", "bank"), ("a", "long", "river", "bank")]
@@ -51,7 +50,7 @@ def test_only_what_is_tuned_moves() -> None:
 
 def test_one_word_has_one_static_vector() -> None:
     model = model_of()
-    features = StaticFeatures(None, model, 4)
+    features = StaticFeatures(model)
     found = features(ROWS)
     assert torch.equal(found[0, 1], found[1, 3]) and (found[0, 2:] == 0).all()
     torch.testing.assert_close(found[0, 0], model.words(character_ids(["the"]))[0].detach())
@@ -60,16 +59,7 @@ def test_one_word_has_one_static_vector() -> None:
 def test_vectors_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text("2 3\nbank 1 2 3\nThe 4 5 6\n")
-    found = StaticFeatures(read_vectors(path), None, 3)(ROWS)
+    found = StaticFeatures(load_vectors(path))(ROWS)
     assert found[1, 3].tolist() == [1, 2, 3] and found[0, 0].tolist() == [0, 0, 0]
-    upper = StaticFeatures(read_vectors(path), None, 3)([("BANK", "The")])
+    upper = StaticFeatures(load_vectors(path))([("BANK", "The")])
     assert upper[0].tolist() == [[1, 2, 3], [4, 5, 6]]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"), [("a 1 2\nb 1\n", ":2: 1 numbers"), ("a 1 x\n", ":1:"), ("3 4\n", "no vector")]
-)
-def test_bad_vectors_are_named(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "v.txt").write_text(text)
-    with pytest.raises(DataError, match=said):
-        read_vectors(tmp_path / "v.txt")
