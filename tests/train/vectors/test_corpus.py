@@ -79,8 +79,8 @@ def test_line_ends_of_windows_are_line_ends(tmp_path: Path) -> None:
 
 
 @given(
-    st.lists(st.text(st.sampled_from("abc \té东'\n"), max_size=20), min_size=1, max_size=5),
-    st.sampled_from(sorted(SPLITTERS)),
+    texts=st.lists(st.text(st.sampled_from("abc \té东'\n"), max_size=20), min_size=1, max_size=5),
+    words=st.sampled_from(sorted(SPLITTERS)),
 )
 @settings(max_examples=20)
 def test_a_corpus_is_the_words_of_its_lines(
