@@ -142,7 +142,7 @@ def test_a_form_that_is_told_goes_before_the_name_and_a_file_may_be_rewritten_in
     assert load_vectors(tmp_path / "x.vec").words == WORDS[:2]
     code, _, err = run("convert", file, tmp_path / "y.safetensors.gz")
     assert code == 2 and "can't be zipped" in err and not (tmp_path / "y.safetensors.gz").exists()
-    assert run("near", file, "sun", "--format", "word2vec-binary")[0] == 1
+    assert run("near", file, "sun", "--format", "lineal")[0] == 1
     code, _, err = run("convert", file, tmp_path / "z", "--to", "numpy")
     assert code == 2 and "word2vec-binary" in err
 
