@@ -162,15 +162,8 @@ def _mixed(
 @cython.cfunc
 @cython.inline
 @cython.nogil
-def _exchange(
-    x: cython.float[:, ::1],
-    y: cython.float[:, ::1],
-    rows: cython.int[::1],
-    at: cython.Py_ssize_t,
-    n: cython.Py_ssize_t,
-    gain: cython.float[::1],
-    change: cython.float[:, ::1],
-) -> cython.void:
+def _exchange(x: cython.float[:, ::1], y: cython.float[:, ::1], rows: cython.int[::1], at: cython.Py_ssize_t,
+              n: cython.Py_ssize_t, gain: cython.float[::1], change: cython.float[:, ::1]) -> cython.void:  # fmt: skip
     """change[0] = sum over k of gain[k] y[rows[at + k]], then y[rows[at + k]] += gain[k] x[0], in one go: no row comes twice."""
     width: cython.Py_ssize_t = y.shape[1]
     j: cython.Py_ssize_t
@@ -207,13 +200,8 @@ def _exchange(
 @cython.cfunc
 @cython.inline
 @cython.nogil
-def _gains(
-    gain: cython.float[::1],
-    sign: cython.float[::1],
-    loss: cython.float[::1],
-    size: cython.Py_ssize_t,
-    rate: cython.float,
-) -> cython.double:
+def _gains(gain: cython.float[::1], sign: cython.float[::1], loss: cython.float[::1], size: cython.Py_ssize_t,
+           rate: cython.float) -> cython.double:  # fmt: skip
     """Products become gains, rate s sigmoid(-s product); gives the sum of losses. Both arrays have room for 16 more."""
     t: cython.Py_ssize_t
     k: cython.Py_ssize_t
@@ -241,14 +229,8 @@ def _gains(
 @cython.cfunc
 @cython.inline
 @cython.nogil
-def _mean(
-    to: cython.float[:, ::1],
-    i: cython.Py_ssize_t,
-    x: cython.float[:, ::1],
-    bag: cython.int[::1],
-    start: cython.Py_ssize_t,
-    end: cython.Py_ssize_t,
-) -> cython.void:
+def _mean(to: cython.float[:, ::1], i: cython.Py_ssize_t, x: cython.float[:, ::1], bag: cython.int[::1],
+          start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.void:  # fmt: skip
     """to[i] = the mean of the rows bag[start .. end - 1] of x."""
     width: cython.Py_ssize_t = x.shape[1]
     share: cython.float = 1.0
