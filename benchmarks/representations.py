@@ -285,17 +285,23 @@ def tfidf(arguments: argparse.Namespace) -> Iterator[Figure]:
     yield from module.tfidf(arguments.quick)
 
 
+GROUPS = ("speed", "glove", "worked examples", "determinism", "tf-idf", "quality")
+
+
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     """Every figure, or those whose names begin as asked."""
+    only = arguments.only or ""
+    if not any(name.startswith(only) or only.startswith(name) for name in GROUPS):
+        sys.exit(f"--only {only}: no figure begins so; there are {', '.join(GROUPS)}.")
 
     def wanted(name: str) -> bool:
-        return name.startswith(arguments.only or "") or (arguments.only or "").startswith(f"{name}/")
+        return name.startswith(only) or only.startswith((f"{name}/", f"{name} "))
 
     quick, novels = arguments.quick, data("novels_en/train-00.txt")
     rounds = 1 if quick else arguments.rounds
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if wanted("speed") or wanted("glove") or "/" in (arguments.only or ""):
+        if wanted("speed") or wanted("glove"):
             text = text_of(novels, 50_000 if quick else 1_200_000)
             yield from speed(text, folder, rounds, wanted)
             yield from glove(text, folder, rounds, wanted)
@@ -304,7 +310,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
         if wanted("determinism"):
             yield from determinism(folder, novels[: 300_000 if quick else 3_000_000])
         if wanted("tf-idf"):
-            yield from tfidf(arguments)
+            yield from (figure for figure in tfidf(arguments) if figure.figure.startswith(only))
     if wanted("quality"):
         parts = [
             novels,

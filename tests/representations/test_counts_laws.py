@@ -141,7 +141,12 @@ def test_a_second_fit_forgets_the_first() -> None:
 
 def test_a_term_that_no_document_had_is_an_error_where_its_weight_is_infinite() -> None:
     """ln(N / 0): the smooth form has a number for it, the others say so when such a term comes up."""
-    for how in ({"form": "textbook"}, {"smooth_idf": False}, {"smooth_idf": False, "norm": None}):
+    ways: list[dict[str, Any]] = [
+        {"form": "textbook"},
+        {"smooth_idf": False},
+        {"smooth_idf": False, "norm": None},
+    ]
+    for how in ways:
         model = Tfidf(vocabulary=["aa", "unicorn"], **how).fit(["aa", "aa bb"])
         assert np.isinf(model.idf_[1])
         assert np.isfinite(model.transform(["aa bb"]).toarray()).all()

@@ -162,13 +162,46 @@ def _mixed(
 @cython.cfunc
 @cython.inline
 @cython.nogil
-def _gains(
-    gain: cython.float[::1],
-    sign: cython.float[::1],
-    loss: cython.float[::1],
-    size: cython.Py_ssize_t,
-    rate: cython.float,
-) -> cython.double:
+def _exchange(x: cython.float[:, ::1], y: cython.float[:, ::1], rows: cython.int[::1], at: cython.Py_ssize_t,
+              n: cython.Py_ssize_t, gain: cython.float[::1], change: cython.float[:, ::1]) -> cython.void:  # fmt: skip
+    """change[0] = sum over k of gain[k] y[rows[at + k]], then y[rows[at + k]] += gain[k] x[0], in one go: no row comes twice."""
+    width: cython.Py_ssize_t = y.shape[1]
+    j: cython.Py_ssize_t
+    k: cython.Py_ssize_t = 0
+    a: cython.Py_ssize_t
+    b: cython.Py_ssize_t
+    g0: cython.float
+    g1: cython.float
+    y0: cython.float
+    y1: cython.float
+    for j in range(width):
+        change[0, j] = 0.0
+    while k + 2 <= n:
+        a = rows[at + k]
+        b = rows[at + k + 1]
+        g0 = gain[k]
+        g1 = gain[k + 1]
+        for j in range(width):
+            y0 = y[a, j]
+            y1 = y[b, j]
+            change[0, j] += g0 * y0 + g1 * y1
+            y[a, j] = y0 + g0 * x[0, j]
+            y[b, j] = y1 + g1 * x[0, j]
+        k += 2
+    if k < n:
+        a = rows[at + k]
+        g0 = gain[k]
+        for j in range(width):
+            y0 = y[a, j]
+            change[0, j] += g0 * y0
+            y[a, j] = y0 + g0 * x[0, j]
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+def _gains(gain: cython.float[::1], sign: cython.float[::1], loss: cython.float[::1], size: cython.Py_ssize_t,
+           rate: cython.float) -> cython.double:  # fmt: skip
     """Products become gains, rate s sigmoid(-s product); gives the sum of losses. Both arrays have room for 16 more."""
     t: cython.Py_ssize_t
     k: cython.Py_ssize_t
@@ -196,14 +229,8 @@ def _gains(
 @cython.cfunc
 @cython.inline
 @cython.nogil
-def _mean(
-    to: cython.float[:, ::1],
-    i: cython.Py_ssize_t,
-    x: cython.float[:, ::1],
-    bag: cython.int[::1],
-    start: cython.Py_ssize_t,
-    end: cython.Py_ssize_t,
-) -> cython.void:
+def _mean(to: cython.float[:, ::1], i: cython.Py_ssize_t, x: cython.float[:, ::1], bag: cython.int[::1],
+          start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.void:  # fmt: skip
     """to[i] = the mean of the rows bag[start .. end - 1] of x."""
     width: cython.Py_ssize_t = x.shape[1]
     share: cython.float = 1.0
@@ -263,6 +290,7 @@ def _step(
     n: cython.Py_ssize_t,
     rate: cython.float,
     whole: cython.bint,
+    distinct: cython.bint,
     old: cython.float[:, ::1],
     change: cython.float[:, ::1],
     order: cython.int[::1],
@@ -270,7 +298,10 @@ def _step(
     sign: cython.float[::1],
     loss: cython.float[::1],
 ) -> cython.double:
-    """One step of m inputs against n output rows (`steps.update`); everything is read before it is written."""
+    """One step of m inputs against n output rows (`steps.update`); everything is read before it is written.
+
+    distinct: no output row comes twice, so that each may be written as soon as it was read.
+    """
     i: cython.Py_ssize_t
     k: cython.Py_ssize_t
     start: cython.Py_ssize_t = 0
@@ -283,10 +314,13 @@ def _step(
         for k in range(n):
             sign[i * n + k] = signs[at + k]
     total = _gains(gain, sign, loss, m * n, rate)
-    for i in range(m):
-        _mixed(change, i, y, rows, at, n, gain, i * n, 1, False)
-    for k in range(n):
-        _mixed(y, rows[at + k], old, order, 0, m, gain, k, n, True)
+    if distinct and m == 1:
+        _exchange(old, y, rows, at, n, gain, change)
+    else:
+        for i in range(m):
+            _mixed(change, i, y, rows, at, n, gain, i * n, 1, False)
+        for k in range(n):
+            _mixed(y, rows[at + k], old, order, 0, m, gain, k, n, True)
     start = 0
     for i in range(m):
         _spread(x, bag, start, each[i], change, i, whole)
@@ -452,7 +486,7 @@ def learn(
                                 each[m - 1] = inputs
                             t += 1
                         n = row_ends[half, g] - at
-                        total += _step(x, y, bag, each, m, rows, row_signs, at, n, rate, parted,
+                        total += _step(x, y, bag, each, m, rows, row_signs, at, n, rate, parted, tree,
                                        old, change, order, gain, sign, loss)  # fmt: skip
                         predicted += m
                         at = at if tree else row_ends[half, g]
