@@ -149,9 +149,8 @@ def _standard_input(columns: TaskOptions) -> Iterator[tuple[str, ...]]:
 def _object(line: str, place: str) -> dict[str, Any]:
     found = parse_json(line)
     if isinstance(found, Bad):
-        raise DataError(
-            f"{place}:{found.column}: a line that starts with {{ must be a JSON object: {found.reason}"
-        )
+        at = f"{place}:{found.column}" if found.column else place
+        raise DataError(f"{at}: a line that starts with {{ must be a JSON object: {found.reason}")
     return found
 
 

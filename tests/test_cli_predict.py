@@ -80,6 +80,19 @@ def test_lines_of_json_are_read_by_the_columns_of_training(
     assert said(capsys, monkeypatch, b'{"one": "a film", "two": "fine"}\n', pairs)[0] == 0
 
 
+def test_a_mark_of_byte_order_is_no_text(model: Path, capsys, monkeypatch) -> None:
+    plain = said(capsys, monkeypatch, b"a fine film\n", model, "--json")
+    for raw in ("\ufeffa fine film\r\n", '\ufeff{"review": "a fine film"}\n'):
+        assert said(capsys, monkeypatch, raw.encode(), model, "--json") == plain
+    assert said(capsys, monkeypatch, "a fine film\u2028a\u0085b\nb".encode(), model)[1].count("\n") == 2
+
+
+def test_texts_in_quotes_and_a_file_are_one_too_many(model: Path, capsys, monkeypatch) -> None:
+    code, _, err = said(capsys, monkeypatch, b"", model, "a film", "--data", "rows.csv")
+    assert code == 2 and "texts in quotes and --data rows.csv: give one of them" in err
+    assert said(capsys, monkeypatch, b"", model, "a", "--threads", "-1")[0] == 2
+
+
 def test_a_file_of_columns(model: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     data = tmp_path / "d.csv"
     data.write_text("id,review\n1,a fine film\n2,film\n")
@@ -94,6 +107,10 @@ def test_a_file_of_columns(model: Path, tmp_path: Path, capsys, monkeypatch) -> 
         (b"a\n\xff\n", "standard input:2: byte 0xff is not UTF-8"),
         (b'{"review": 3}\n', "standard input:1: 'review' is a int, not text"),
         (b'{"text": "a"}\n', "standard input:1: there is no field 'review'"),
+        (b'{"review": "a", "review": "b"}\n', "standard input:1:17: a line that starts with { must be"),
+        (b'a\n{"review": "a", "n": NaN}\n', "standard input:2:22: a line that starts with { must be"),
+        (b'{"review": "a"} b\n', "standard input:1:17: a line that starts with { must be"),
+        (b'{"review": "\\ud800"}\n', "a line that starts with { must be a JSON object"),
         (b'{"review": \n', "standard input:1:12: a line that starts with { must be a JSON object"),
     ],
 )

@@ -130,6 +130,8 @@ def build(config: TaggerConfig, run: Run | None) -> TagStage:
     if run is not None:
         width = 2 * config.tagger.lstm_width
         place_as(Shape(width, 2 * width, options.batch_size * 20), module, run, config.tagger)
+        if module.features is not None:
+            module.features.keep([row.words for row in (*task.train, *task.held)])
     optimiser = make_optimiser(options, [[moving(module)]])
     order = Order(len(task.train), config.run.seed)
     steps = config.run.steps

@@ -88,7 +88,7 @@ def test_a_tagger_tells_names(
         assert "Mixture of ELMo" in (tmp_path / "run" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["elmo", "tagger"])
+@pytest.mark.parametrize("name", ["elmo", "tagger", "frozen", "static"])
 def test_a_killed_run_ends_as_the_uninterrupted_one(
     trained: Path,
     data: Path,
@@ -109,17 +109,13 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
         "--dropout",
         "0.2",
     )
-    if name == "tagger":
-        own = (
-            "--features",
-            "elmo",
-            "--model",
-            trained,
-            "--tune-features",
-            "--layer-norm",
-            "--save-every",
-            "7",
-        )
+    if name != "elmo":
+        kinds = {
+            "tagger": ("elmo", "--tune-features", "--layer-norm"),
+            "frozen": ("elmo",),
+            "static": ("static",),
+        }
+        own = ("--model", trained, "--save-every", "7", "--features", *kinds[name])
         words = ("run", "tagger", *TAGGER, "--data", data / "tagged.txt", "--batch-size", "16", *own)
     log = tmp_path / "log"
 

@@ -341,3 +341,14 @@ def test_gradients_travel_in_buckets_of_one_dtype(monkeypatch: pytest.MonkeyPatc
     assert parameters[-1].grad is None
     assert BUCKET > 10
     assert not is_sharded(parameters[0])
+
+
+def test_what_only_another_process_reached_counts_as_zero_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {torch.int64: torch.tensor([1, 1, 0]), torch.float32: torch.arange(5.0)}
+    monkeypatch.setattr(Ranks, "sum", lambda self, x: x + others[x.dtype])
+    here, there, nowhere = (torch.nn.Parameter(torch.zeros(size)) for size in (2, 3, 4))
+    here.grad = torch.ones(2)
+    sum_gradients([here, there, nowhere], Ranks(0, 2))
+    assert here.grad.tolist() == [1.0, 2.0] and nowhere.grad is None
+    assert there.grad is not None and there.grad.tolist() == [2.0, 3.0, 4.0]
+    sum_gradients([], Ranks(0, 2))

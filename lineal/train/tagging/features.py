@@ -41,7 +41,11 @@ def layers_of_sentences(model: BiLM, rows: Sequence[Words]) -> tuple[list[Tensor
 
 class ElmoFeatures(nn.Module):
     """gamma sum_j s_j h_j of sentences, for any model: frozen (the layers are then read once per sentence and kept) or
-    trained with it (tune)."""
+    trained with it (tune).
+
+    The last bits of a sentence's layers depend on those that are read beside it. Whoever trains with frozen layers calls `keep`
+    with all sentences first, so that they are the same after a resume.
+    """
 
     def __init__(self, model: BiLM, normalise: bool = False, tune: bool = False):
         super().__init__()
@@ -55,7 +59,7 @@ class ElmoFeatures(nn.Module):
         if self.tune:
             layers, mask_BT = layers_of_sentences(self.model, rows)
             return self.mix(layers) * mask_BT[..., None]
-        self._keep(rows)
+        self.keep(rows)
         longest = max(map(len, rows))
         layers_LBTF = torch.zeros(
             len(self.mix.score), len(rows), longest, self.width, device=self.model.device
@@ -65,9 +69,10 @@ class ElmoFeatures(nn.Module):
             layers_LBTF[:, i, : len(words)] = self._kept[words].to(layers_LBTF)
         return self.mix(list(layers_LBTF))
 
-    def _keep(self, rows: Sequence[Words]) -> None:
-        """Read the sentences that were not read yet."""
-        new = sorted({words for words in rows if words not in self._kept}, key=len)
+    def keep(self, rows: Sequence[Words]) -> None:
+        """Read the sentences that were not read yet, in an order of their own; nothing where the model is trained."""
+        new = set() if self.tune else {words for words in rows if words not in self._kept}
+        new = sorted(new, key=lambda words: (len(words), words))
         with torch.no_grad():
             self.model.eval()
             for start in range(0, len(new), TOGETHER):
@@ -93,16 +98,16 @@ class StaticFeatures(nn.Module):
 
     def forward(self, rows: Sequence[Words]) -> Float[Tensor, "B T F"]:
         """The vector of each word; zeros in the padding."""
-        self._read({word for words in rows for word in words})
+        self.keep(rows)
         found_BTF = torch.zeros(len(rows), max(map(len, rows)), self.width, dtype=self.place.dtype)
         for i, words in enumerate(rows):
             for t, word in enumerate(words):
                 found_BTF[i, t] = self._found[word]
         return found_BTF.to(self.place.device)
 
-    def _read(self, words: set[str]) -> None:
-        """Look up the words that were not looked up yet."""
-        (source,), new = self._source, sorted(words - self._found.keys())
+    def keep(self, rows: Sequence[Words]) -> None:
+        """Look up the words that were not looked up yet; see ElmoFeatures."""
+        (source,), new = self._source, sorted({word for words in rows for word in words} - self._found.keys())
         if isinstance(source, Vectors):
             for word in new:
                 row = source.index.get(word, source.index.get(word.lower()))

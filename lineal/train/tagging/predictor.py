@@ -128,8 +128,8 @@ def load_tagger(folder: Path, device: str = "auto") -> TaggerPredictor:
     """The tagger of a folder, in eval mode; ModelError where it, or the features that it was trained with, are not whole."""
     content, path = read_shape(folder, KIND, "tagger"), folder / CONFIG
     with making(path):
-        names = [tuple(map(_name, content[kind])) for kind in ("tags", "words")]
-        facts = TaggerFacts(*names, TagOptions(**content["options"]), TaggerOptions(**content["tagger"]))
+        tags, words = (tuple(map(_name, content[kind])) for kind in ("tags", "words"))
+        facts = TaggerFacts(tags, words, TagOptions(**content["options"]), TaggerOptions(**content["tagger"]))
         module = WordTagger(facts, make_features(facts.options))
         tensors = read_tensors(folder)
         present = module.state_dict()

@@ -191,6 +191,23 @@ def test_frozen_features_are_read_once_and_never_dropped_out() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("kind", ["elmo", "static"])
+def test_what_is_kept_is_the_same_bit_for_bit_in_any_order(kind: str) -> None:
+    rows = [
+        tuple("river bank the a of deep"[i : i + k].split() or ["x"]) for i in range(18) for k in (3, 7, 9)
+    ]
+
+    def kept(order: list[tuple[str, ...]]) -> torch.Tensor:
+        features = ElmoFeatures(model_of()) if kind == "elmo" else StaticFeatures(model_of())
+        features.keep(order)
+        # What is asked for later, and with which others, changes nothing.
+        features(rows[5:6])
+        return torch.cat([features([words]).flatten() for words in rows])
+
+    assert torch.equal(kept(rows), kept(rows[::-1]))
+    assert torch.equal(kept(rows), kept(rows[7:] + rows[:7] + rows))
+
+
 def test_tuned_features_are_read_anew_and_drop_in_training_only() -> None:
     features = ElmoFeatures(model_of(), tune=True)
     rows = [("a", "bank"), ("river",)]
