@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from lineal.optim.groups import set_learning_rate
-from lineal.recipes.config import RunOptions
 from lineal.train.guard import Guard
 from lineal.train.metrics import read_lines
 from lineal.train.progress import Progress
@@ -14,8 +14,8 @@ from lineal.train.session import over, restore, save
 from lineal.train.stage import Stage
 
 
-def train(options: RunOptions, run: Run, stage: Stage) -> None:
-    """All steps that are left to take, and the final model."""
+def train(options: Any, run: Run, stage: Stage) -> None:
+    """All steps that are left to take, and the final model; options: the recipe's, of its run."""
     ranks, method = stage.ranks, {stage.name: stage.optimiser}
     live = False if options.quiet else None
     with Progress(

@@ -9,7 +9,6 @@ import torch
 
 from lineal.train.distributed import ALONE, Ranks
 from lineal.train.guard import Guard
-from lineal.train.options import RunOptions
 from lineal.train.run import Run
 
 
@@ -59,6 +58,6 @@ class Stage:
         """Take back what `kept` gave."""
 
 
-def due(options: RunOptions, step: int, last: bool) -> bool:
-    """Whether an evaluation on the way is due after a step."""
+def due(options: Any, step: int, last: bool) -> bool:
+    """Whether an evaluation on the way is due after a step (the recipe's options of its run)."""
     return bool(options.eval_every) and step % options.eval_every == 0 and not last

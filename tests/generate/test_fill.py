@@ -46,7 +46,7 @@ def test_probabilities_are_the_model_s_at_the_gap(filler: Filler) -> None:
     text = "a dog ran over the [MASK] street"
     ids = filler.ids(text)
     assert filler.word(ids[0]) == "[CLS]" and filler.word(ids[-1]) == "[SEP]"
-    place = ids.index(filler.tokenizer.id("[MASK]"))
+    place = ids.index(filler.tokenizer.id("[MASK]") or 0)
     with torch.no_grad():
         hidden_BTD = filler.model(torch.tensor([ids]), torch.zeros(1, len(ids), dtype=torch.int64))
         logits_V = filler.model.words(hidden_BTD)[0, place].double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def spread(module: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_awd_lstm_under_all_its_dropout(tied: bool) -> None:
-    model = AWDLSTM(AWDConfig(**vars(SHAPE) | {"tied": tied})).double()
+    model = AWDLSTM(replace(SHAPE, tied=tied)).double()
     spread(model)
     noise = model.draw(Masks(3), 2)
     state = tuple(

@@ -164,7 +164,7 @@ def test_figures_are_the_sums_over_single_pairs(small: tuple) -> None:
     model, _, held, _ = small
     with torch.no_grad():
         each = [losses_of(model.eval(), held.batch(0, np.array([i]))).sums() for i in range(len(held.of(0)))]
-    words, follows, words_right, follows_right, hidden, rows = sum(each).tolist()
+    words, follows, words_right, follows_right, hidden, rows = torch.stack(each).sum(0).tolist()
     found = held_out(model, held)
     assert found.words == pytest.approx(words / hidden, rel=1e-4) and found.pairs == rows == len(held.of(0))
     assert found.follows == pytest.approx(follows / rows, rel=1e-4)

@@ -38,7 +38,7 @@ def flag(name: str) -> str:
 def test_the_least_is_taken_and_less_is_refused_by_its_flag(group: Any, name: str, low: float) -> None:
     more = {"heads": 1} if name == "width" else {}
     assert getattr(group(**{name: low}, **more), name) == low
-    less = low - 1 if isinstance(getattr(group(), name), int) else -0.001
+    less = -0.001 if isinstance(getattr(group(), name), float) else int(low) - 1
     with pytest.raises(UsageError, match=flag(name)):
         group(**{name: less if name != "width" else 0}, **more)
 

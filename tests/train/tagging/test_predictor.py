@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def sources(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def made(**options: object) -> TaggerPredictor:
+def made(**options: Any) -> TaggerPredictor:
     """A tagger whose scores are far from each other."""
     facts = TaggerFacts(("O", "B-a", "B-b"), ("ada", "was", "york"), TagOptions(**options), TaggerOptions(
         word_width=4, lstm_width=3, dtype="float32"))  # fmt: skip
@@ -51,7 +52,7 @@ def made(**options: object) -> TaggerPredictor:
     return TaggerPredictor(module.eval(), facts)
 
 
-def kinds(sources: Path) -> dict[str, dict[str, object]]:
+def kinds(sources: Path) -> dict[str, dict[str, Any]]:
     """The options of each kind of features."""
     model = str(sources / "elmo")
     return {
@@ -152,7 +153,7 @@ def less(folder: Path) -> None:
     save_file({n: t for n, t in load_file(path).items() if n != "tagger.linear.bias"}, path)
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no biLM": (moved, "elmo does not exist"),
     "another biLM": (narrower, "tagger.ahead.weight_ih_l0 is"),
     "a tag more": (record(tags=["O", "B-a", "B-b", "B-c"]), "tagger.linear.bias is"),
