@@ -213,9 +213,8 @@ def taught(arguments: argparse.Namespace, task: Task) -> Iterator[Figure]:
             )
         share = (median(found) - task.random) / (truth - task.random)
         wrong = f", {mistake:.0%} of them wrong" if mistake else ""
-        name = (
-            f"{task.env} by {task.algorithm.upper()}, {task.steps:,} steps, {count} synthetic labels{wrong}"
-        )
+        by = "" if task.algorithm == "trpo" else f" by {task.algorithm.upper()}"
+        name = f"{task.env}{by}, {task.steps:,} steps, {count} synthetic labels{wrong}"
         details = {
             "returns": found,
             "on the true reward": rewarded,
