@@ -174,7 +174,8 @@ class NGramModel:
             node_T = np.where(before_T >= 0, found, -1)
             below = uniform if self.smoothing == "add-k" else p_T
             left = np.where(before_T >= 0, level.left_C[before_T], 1.0)
-            own = np.where(node_T >= 0, level.own_N[node_T], 0.0)
+            # Short documents leave the longest n-grams without a single one.
+            own = np.where(node_T >= 0, level.own_N[node_T], 0.0) if len(level.own_N) else np.zeros(len(id_T))
             p_T = np.where(place_T >= length - 1, own + left * below, p_T)
         return p_T
 

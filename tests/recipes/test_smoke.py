@@ -104,7 +104,9 @@ def test_a_run_is_where_the_next_one_begins(say, read, options: tuple[str, ...],
     assert said.code == 0 and said.out.strip(), said.err
 
 
-NEED_DATA = ("demo", "pretrain", "moe", "gpt", "bert", "finetune")
+NEED_DATA = (
+    "demo", "word2vec", "glove", "ulmfit", "elmo", "tagger", "pretrain", "moe", "gpt", "bert", "finetune",
+)  # fmt: skip
 """Recipes that a dry run has nothing to say of without files; and the demonstration, which is two recipes."""
 
 

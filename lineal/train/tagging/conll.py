@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineal.errors import DataError
+from lineal.errors import DataError, UsageError
 from lineal.train.finetune.tasks import SPLIT_SEED
 from lineal.train.formats import text_lines
 from lineal.train.order import Order
@@ -83,7 +83,7 @@ def read_conll(path: Path, word_column: int, tag_column: int) -> list[Tagged]:
 def read_tagging(options: TagOptions) -> TaggingTask:
     """The task that the options name; DataError where there is one tag only, or a tag that is never trained on."""
     if options.data is None:
-        raise DataError("tagger needs --data FILE: a word and its tag on each line, as CoNLL has them.")
+        raise UsageError("tagger needs --data FILE: a word and its tag on each line, as CoNLL has them.")
     train = read_conll(Path(options.data), options.word_column, options.tag_column)
     if options.eval_data is not None:
         held = read_conll(Path(options.eval_data), options.word_column, options.tag_column)
