@@ -26,7 +26,7 @@ import lineal.train.files
 import lineal.train.update
 import lineal.web.report
 from lineal.environments.scoring import Scorer
-from lineal.recipes import next_token, policy_gradient
+from lineal.recipes import next_token, policy_gradient, staged
 
 pytestmark = pytest.mark.serial
 
@@ -157,11 +157,12 @@ def in_files(name: str, number: int) -> Fault:
 def phases(recipe: str, step: int) -> dict[str, Fault]:
     """For each phase of a recipe's step (checkpoints: after it) something that kills the process in its middle."""
     loop = next_token if recipe in ("pretrain", "moe", "sft") else policy_gradient
+    saver = staged if loop is next_token else loop
     found = {
         "backward pass": at_call(loop, "train_step", step, at_call(torch.Tensor, "backward", 1, die)),
-        "checkpoint": at_call(loop, "save", step // 2, in_files("write", 2)),
-        "checkpoint's last rename": at_call(loop, "save", step // 2, in_files("rename", 1)),
-        "old checkpoint's deletion": at_call(loop, "save", 3, in_files("rename", 2)),
+        "checkpoint": at_call(saver, "save", step // 2, in_files("write", 2)),
+        "checkpoint's last rename": at_call(saver, "save", step // 2, in_files("rename", 1)),
+        "old checkpoint's deletion": at_call(saver, "save", 3, in_files("rename", 2)),
         "final folder": at_call(loop, "finish", 1, in_files("fsync", 2)),
     }
     if recipe != "trpo":
