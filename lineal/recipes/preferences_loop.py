@@ -50,12 +50,14 @@ from lineal.train.run import Run
 SHOWN = ("true_return", "labels", "reward_model/validation_accuracy", "reward_model/pearson", "kl")
 PAUSE = 0.5
 """Seconds between two looks at what the person has answered."""
+ROUNDS = 50
+"""In which the labels after the first are asked."""
 
 
 def plan(config: PreferencesConfig) -> list[str]:
     """What a run would do, without doing it."""
     options = config.preferences
-    schedule = LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay)
+    schedule = LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay, ROUNDS)
     return [
         f"labels: {options.labels} from {options.labeller}, {schedule.first} of them before training; "
         f"{options.labels / config.run.env_steps:.2%} of {config.run.env_steps:,} interactions",
@@ -129,7 +131,7 @@ def open_teaching(config: PreferencesConfig, run: Run, world: LearnedReward) -> 
     labeller = labeller_of(options, seed)
     return Teaching(
         options=options,
-        schedule=LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay),
+        schedule=LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay, ROUNDS),
         seed=seed,
         world=world,
         fitted=Fitted.start(ensemble_for(world, options, seed), fitting(options, world.pictures)),

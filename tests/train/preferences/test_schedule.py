@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -35,8 +36,18 @@ def test_a_constant_rate():
     assert [schedule.due(t) for t in (0, 500, 1000)] == [20, 60, 100] and schedule.rate(900) == 1
 
 
+@pytest.mark.parametrize("rounds", [1, 7, 50, 1000])
+def test_rounds_are_whole_and_never_early(rounds):
+    plain, whole = LabelSchedule(700, 10_000), LabelSchedule(700, 10_000, rounds=rounds)
+    due = [whole.due(step) for step in range(0, 10_001, 10)]
+    assert due[0] == 175 and due[-1] == 700 and due == sorted(due)
+    assert len(set(due)) <= rounds + 1
+    assert all(late <= plain.due(10 * i) for i, late in enumerate(due))
+    assert max(b - a for a, b in pairwise(due)) >= 525 // rounds
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"labels": 0}, {"steps": 0}, {"before": 0.0}, {"before": 1.5}, {"decay": 0.0}]
+    "wrong", [{"rounds": 0}, {"labels": 0}, {"steps": 0}, {"before": 0.0}, {"before": 1.5}, {"decay": 0.0}]
 )
 def test_nonsense_is_refused(wrong):
     with pytest.raises(UsageError):
