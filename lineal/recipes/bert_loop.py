@@ -158,7 +158,7 @@ def train_step(config: BertRunConfig, parts: Parts, step: int, guard: Guard) -> 
     """One optimiser step: the mean loss over the batch's hidden words, and over its pairs, whatever its micro-batches."""
     model, ranks, options = parts.model.train(), parts.ranks, config.optimiser
     parts.optimiser.zero_grad(set_to_none=True)
-    variant, row_B = parts.order.batch(step - 1)
+    variant, row_B = parts.order.drawn(step - 1)
     batches = micro_batches(parts.train, variant, row_B[ranks.rank :: ranks.world], options.token_budget)
     # Told before the backward pass: each share is of the whole batch's words and pairs.
     hidden = sum(ranks.gather_json(sum(len(batch.word_M) for batch in batches)))

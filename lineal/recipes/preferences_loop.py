@@ -50,14 +50,18 @@ from lineal.train.run import Run
 SHOWN = ("true_return", "labels", "reward_model/validation_accuracy", "reward_model/pearson", "kl")
 PAUSE = 0.5
 """Seconds between two looks at what the person has answered."""
-ROUNDS = 50
-"""In which the labels after the first are asked."""
+
+
+def schedule_of(config: PreferencesConfig) -> LabelSchedule:
+    """When a run asks its labels."""
+    options = config.preferences
+    return LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay, options.rounds)
 
 
 def plan(config: PreferencesConfig) -> list[str]:
     """What a run would do, without doing it."""
     options = config.preferences
-    schedule = LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay, ROUNDS)
+    schedule = schedule_of(config)
     return [
         f"labels: {options.labels} from {options.labeller}, {schedule.first} of them before training; "
         f"{options.labels / config.run.env_steps:.2%} of {config.run.env_steps:,} interactions",
@@ -131,7 +135,7 @@ def open_teaching(config: PreferencesConfig, run: Run, world: LearnedReward) -> 
     labeller = labeller_of(options, seed)
     return Teaching(
         options=options,
-        schedule=LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay, ROUNDS),
+        schedule=schedule_of(config),
         seed=seed,
         world=world,
         fitted=Fitted.start(ensemble_for(world, options, seed), fitting(options, world.pictures)),

@@ -16,8 +16,8 @@ from lineal.models.bert import Bert
 from lineal.models.dropout import Masks
 from lineal.models.multihead import Pass
 from lineal.train.distributed import ALONE, Ranks
-from lineal.train.masked_batches import MaskedBatch, Pairs, like_lengths, micro_rows
-from lineal.train.masking import Ints
+from lineal.train.length_order import Ints, parts_of
+from lineal.train.masked_batches import MaskedBatch, Pairs, like_lengths
 
 SEEN = 64
 """Held-out pairs that are read at a time."""
@@ -132,4 +132,4 @@ def micro_batches(pairs: Pairs, variant: int, row_B: Ints, budget: int) -> list[
     if not len(row_B):
         return []
     length_B = pairs.of(variant).lengths()[row_B] + 3
-    return [pairs.batch(variant, part_B) for part_B in micro_rows(row_B, length_B, budget)]
+    return [pairs.batch(variant, part_B) for part_B in parts_of(row_B, int(length_B.max()), budget)]

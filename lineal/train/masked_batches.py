@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +10,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lineal.train.masking import Ints, Masking, Vocabulary, mask_rows
-from lineal.train.order import hash64
+from lineal.train.length_order import POOL, Ints, LengthOrder
+from lineal.train.masking import Masking, Vocabulary, mask_rows
 from lineal.train.sentence_pairs import Documents, PairRows, make_pairs
-
-ROW, BATCH = 15, 16
-"""Set the hashes of rows and of batches apart."""
-POOL = 64
-"""Batches that are sorted by length together. More would mean less padding, and the same neighbours in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -94,59 +88,35 @@ class Pairs:
         return MaskedBatch(*map(torch.from_numpy, parts))
 
 
-class PairOrder:
-    """Which pairs each step takes: in every epoch all of them once, in batches of like length.
+class PairOrder(LengthOrder):
+    """Which pairs each step takes; every epoch those of its variant."""
 
-    An epoch is a permutation of its pairs by their hashes, cut into pools; each pool is sorted by length and cut into
-    batches; the batches are permuted. So a resumed run sees what it would have seen, and nothing is stored.
-    """
+    ROW, BATCH = 15, 16
 
     def __init__(self, pairs: Pairs, batch_size: int):
-        self.pairs, self.size, self.seed = pairs, batch_size, pairs.seed
-        self._ends: list[int] = []
-        self._current: tuple[int, list[Ints]] = (-1, [])
+        super().__init__(pairs.seed)
+        self.pairs, self.size = pairs, batch_size
 
-    def batch(self, step: int) -> tuple[int, Ints]:
+    def drawn(self, step: int) -> tuple[int, Ints]:
         """The variant and the rows of a step (the first is 0)."""
         epoch, position = self.place(step)
         return self.pairs.variant(epoch), self.epoch(epoch)[position]
 
-    def place(self, step: int) -> tuple[int, int]:
-        """The epoch of a step and its position there."""
-        while not self._ends or self._ends[-1] <= step:
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(self.epoch(len(self._ends))))
-        epoch = bisect_right(self._ends, step)
-        return epoch, step - (self._ends[epoch - 1] if epoch else 0)
+    def rows(self, epoch: int) -> int:
+        """How many pairs the variant of an epoch has."""
+        return len(self.pairs.of(self.pairs.variant(epoch)))
 
-    def epoch(self, epoch: int) -> list[Ints]:
-        """The batches of an epoch in their order."""
-        if self._current[0] != epoch:
-            length_N = self.pairs.of(self.pairs.variant(epoch)).lengths()
-            count = np.arange(len(length_N), dtype=np.uint64)
-            row_N = np.argsort(hash64(self.seed, ROW, epoch, count), kind="stable")
-            batches = like_lengths(row_N, length_N, self.size)
-            turn = np.argsort(
-                hash64(self.seed, BATCH, epoch, np.arange(len(batches), dtype=np.uint64)), kind="stable"
-            )
-            self._current = epoch, [batches[i] for i in turn]
-        return self._current[1]
+    def cut(self, epoch: int, row_N: Ints) -> Iterator[Ints]:
+        """Batches of `batch_size` pairs; the last of a pool may be smaller."""
+        return like_lengths(row_N, self.pairs.of(self.pairs.variant(epoch)).lengths(), self.size)
 
 
-def like_lengths(row_N: Ints, length_N: Ints, size: int) -> list[Ints]:
+def like_lengths(row_N: Ints, length_N: Ints, size: int) -> Iterator[Ints]:
     """Rows in batches of `size` of like length, from pools of POOL batches; the last batch of a pool may be smaller."""
-    found: list[Ints] = []
     for start in range(0, len(row_N), POOL * size):
         pool_N = row_N[start : start + POOL * size]
         pool_N = pool_N[np.argsort(length_N[pool_N], kind="stable")]
-        found += [pool_N[i : i + size] for i in range(0, len(pool_N), size)]
-    return found
-
-
-def micro_rows(row_B: Ints, length_B: Ints, budget: int) -> Iterator[Ints]:
-    """A batch in parts of at most `budget` tokens, padding included."""
-    size = max(1, budget // int(length_B.max()))
-    for start in range(0, len(row_B), size):
-        yield row_B[start : start + size]
+        yield from (pool_N[i : i + size] for i in range(0, len(pool_N), size))
 
 
 def padding(batches: Sequence[Ints], length_N: Ints) -> float:

@@ -190,7 +190,7 @@ def test_a_part_of_the_pairs_is_spread_evenly_and_the_mode_comes_back(small: tup
 def test_processes_share_the_pairs_of_a_step(small: tuple) -> None:
     _, pairs, _, config = small
     order = PairOrder(pairs, config.optimiser.batch_size)
-    variant, row_B = order.batch(5)
+    variant, row_B = order.drawn(5)
     assert len(order.epoch(0)) and variant in (0, 1, 2, 3, 4, 5)
     shares = [micro_batches(pairs, variant, row_B[rank::3], 30) for rank in range(3)]
     hidden = sum(len(batch.word_M) for share in shares for batch in share)

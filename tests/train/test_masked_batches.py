@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lineal.models.bert import Bert, BertConfig
+from lineal.train.length_order import parts_of
 from lineal.train.masked import held_out, losses_of, micro_batches
-from lineal.train.masked_batches import PairOrder, Pairs, like_lengths, micro_rows, padding
+from lineal.train.masked_batches import PairOrder, Pairs, like_lengths, padding
 from lineal.train.masking import Masking, Vocabulary
 from lineal.train.sentence_pairs import Documents
 
@@ -64,19 +65,19 @@ def test_an_epoch_has_every_pair_once_and_little_padding() -> None:
 
 def test_a_step_is_found_again_without_those_before_it() -> None:
     order = PairOrder(made(), 16)
-    whole = [order.batch(step) for step in range(3 * len(order.epoch(0)))]
+    whole = [order.drawn(step) for step in range(3 * len(order.epoch(0)))]
     for step in (0, 7, len(whole) - 1):
-        variant, row_B = PairOrder(made(), 16).batch(step)
+        variant, row_B = PairOrder(made(), 16).drawn(step)
         assert variant == whole[step][0] and (row_B == whole[step][1]).all()
     assert {variant for variant, _ in whole} >= {0, 1, 2}
-    assert {PairOrder(made(duplicates=2), 16).batch(step)[0] for step in range(len(whole))} == {0, 1}
+    assert {PairOrder(made(duplicates=2), 16).drawn(step)[0] for step in range(len(whole))} == {0, 1}
 
 
 def test_micro_batches_hold_every_row_within_the_budget() -> None:
     length_B = np.array([5, 9, 7, 9, 3])
-    parts = list(micro_rows(np.arange(5), length_B, 20))
+    parts = list(parts_of(np.arange(5), int(length_B.max()), 20))
     assert np.concatenate(parts).tolist() == [0, 1, 2, 3, 4] and all(len(part) <= 2 for part in parts)
-    assert [len(part) for part in micro_rows(np.arange(5), length_B, 1)] == [1] * 5
+    assert [len(part) for part in parts_of(np.arange(5), int(length_B.max()), 1)] == [1] * 5
     assert [part.tolist() for part in like_lengths(np.arange(5), length_B, 2)] == [[4, 0], [2, 1], [3]]
 
 

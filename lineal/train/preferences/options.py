@@ -28,6 +28,8 @@ class PreferenceOptions:
     """Share of the labels asked before training, about a random policy."""
     decay: float = 0.2
     """c of the rate c / (t + c) at which the others are asked, as a share of the run; the paper's c is 2e6 steps."""
+    rounds: int = 50
+    """In how many rounds they are asked, the reward fitted after each; 0 asks each when it is due."""
     pairs: str = "disagreement"
     """disagreement (of the ensemble, the paper's choice) or uniform."""
     candidates: int = 10
@@ -67,7 +69,7 @@ class PreferenceOptions:
 
     def __post_init__(self) -> None:
         least = {
-            "labels": 2, "segment": 1, "candidates": 1, "backlog": 0, "recent": 2, "horizon": 0, "members": 1,
+            "labels": 2, "segment": 1, "rounds": 0, "candidates": 1, "backlog": 0, "recent": 2, "horizon": 0, "members": 1,
             "reward_updates": 1, "reward_learning_rate": 0, "error_rate": 0, "temperature": 0, "mistake": 0,
         }  # fmt: skip
         for name, low in least.items():

@@ -18,15 +18,15 @@ class LabelSchedule:
 
     where c is 2e6 steps in the paper's long runs and `decay` · steps here, so that the shape fits a run of any length.
     before: share asked first. decay: c as a share of `steps`; infinity asks at a constant rate. rounds: the others are asked
-    in this many equal rounds, each when all of it is due, and not one by one (None): a reward that is fitted anew at every
-    label moves under a policy that learns in short rollouts.
+    in this many equal rounds, each when all of it is due, or one by one (0): a reward that is fitted anew at every label
+    moves under a policy that learns in short rollouts.
     """
 
     labels: int
     steps: int
     before: float = 0.25
     decay: float = 0.2
-    rounds: int | None = None
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         if self.labels < 1 or self.steps < 1:
@@ -37,8 +37,8 @@ class LabelSchedule:
             )
         if not self.decay > 0:
             raise UsageError(f"decay is {self.decay}: it must be above 0.")
-        if self.rounds is not None and self.rounds < 1:
-            raise UsageError(f"{self.rounds} rounds of questions: it takes at least 1.")
+        if self.rounds < 0:
+            raise UsageError(f"{self.rounds} rounds of questions: it takes 1 or more, or 0 for none.")
 
     @property
     def first(self) -> int:
@@ -55,7 +55,7 @@ class LabelSchedule:
         share = min(1.0, max(0.0, step / self.steps))
         if not math.isinf(self.decay):
             share = math.log1p(share / self.decay) / math.log1p(1 / self.decay)
-        if self.rounds is not None:
+        if self.rounds:
             # What is due at a round's very end may stand a rounding error below it.
             share = math.floor(share * self.rounds + 1e-9) / self.rounds
         return min(self.labels, self.first + round((self.labels - self.first) * share))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,18 +15,14 @@ from torch import Tensor
 from lineal.errors import UsageError
 from lineal.generate.translate import Ids
 from lineal.tokenizers import Tokenizer
-from lineal.train.order import hash64
+from lineal.train.length_order import POOL, Ints, LengthOrder, parts_of
 from lineal.train.translation.pairs import Pairs
 
-POOL, STRIPS = 64, 8
-"""Batches that are sorted together, and into how many strips of similar targets, each sorted by its sources: 8 % padding on
-Multi30k, 13 % in pools of half the size. More would mean less padding, and the same neighbours in every epoch."""
+STRIPS = 8
+"""Into how many strips of similar targets a pool is cut, each sorted by its sources: 8 % padding on Multi30k, 13 % in pools of
+half the size."""
 EXTRA = 5
 """Added to both lengths before their ratio is taken: of sentences of a word or two any ratio is fair."""
-ROW, BATCH = 1, 2
-"""Set the hashes of rows and of batches apart."""
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -128,52 +123,32 @@ def _rectangle(ids_N: NDArray[np.int32], at_N: Ints, rows: Ints, pad: int) -> tu
     return np.where(there_BT, ids_N[place_BT].astype(np.int64), pad), there_BT
 
 
-class Order:
-    """Which rows each step takes: every epoch all of them once, in batches of similar length and at most `budget` tokens.
+class Order(LengthOrder):
+    """Which pairs each step takes, in batches of similar length on both sides and at most `budget` tokens."""
 
-    An epoch is a permutation of the rows by their hashes, cut into pools; each pool is sorted by length and cut into
-    batches; the batches of the epoch are permuted. So a resumed run sees what it would have seen, and nothing is stored.
-    """
+    ROW, BATCH = 1, 2
 
     def __init__(self, data: Encoded, budget: int, seed: int):
+        super().__init__(seed)
         self.source_N, self.target_N = np.diff(data.source_at), np.diff(data.target_at)
-        self.budget, self.seed = budget, seed
+        self.budget = budget
         longest = int(max(self.source_N.max(), self.target_N.max()))
         if longest > budget:
             raise UsageError(
                 f"--batch-tokens {budget}: a training pair has a side of {longest} tokens with its end, which fits into no "
                 "batch: raise it, or lower --max-tokens."
             )
-        self._ends: list[int] = []
-        self._current: tuple[int, list[Ints]] = (-1, [])
 
-    def batch(self, step: int) -> Ints:
-        """The rows of a step (the first is 0)."""
-        epoch, position = self.place(step)
-        return self.epoch(epoch)[position]
+    def rows(self, epoch: int) -> int:
+        """How many pairs there are, in every epoch."""
+        return len(self.source_N)
 
-    def place(self, step: int) -> tuple[int, int]:
-        """The epoch of a step and its position there."""
-        while not self._ends or self._ends[-1] <= step:
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(self.epoch(len(self._ends))))
-        epoch = bisect_right(self._ends, step)
-        return epoch, step - (self._ends[epoch - 1] if epoch else 0)
-
-    def epoch(self, epoch: int) -> list[Ints]:
-        """The batches of an epoch in their order."""
-        if self._current[0] != epoch:
-            count = len(self.source_N)
-            row_N = np.argsort(
-                hash64(self.seed, ROW, epoch, np.arange(count, dtype=np.uint64)), kind="stable"
-            )
-            mean = float(np.maximum(self.source_N, self.target_N).mean())
-            size = max(1, round(POOL * self.budget / mean))
-            batches = [b for start in range(0, count, size) for b in self._cut(row_N[start : start + size])]
-            turn = np.argsort(
-                hash64(self.seed, BATCH, epoch, np.arange(len(batches), dtype=np.uint64)), kind="stable"
-            )
-            self._current = epoch, [batches[i] for i in turn]
-        return self._current[1]
+    def cut(self, epoch: int, row_N: Ints) -> Iterator[Ints]:
+        """Batches as large as the budget allows, from pools of about POOL of them."""
+        mean = float(np.maximum(self.source_N, self.target_N).mean())
+        size = max(1, round(POOL * self.budget / mean))
+        for start in range(0, len(row_N), size):
+            yield from self._cut(row_N[start : start + size])
 
     def _cut(self, pool_N: Ints) -> Iterator[Ints]:
         """A pool in batches of similar lengths on both sides, as large as the budget allows."""
@@ -197,6 +172,4 @@ class Order:
 def micro_batches(rows: Ints, order: Order, budget: int) -> Iterator[Ints]:
     """A batch in parts of at most `budget` tokens of either side, padding included."""
     widest = int(max(order.source_N[rows].max(), order.target_N[rows].max()))
-    size = max(1, budget // widest)
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    return parts_of(rows, widest, budget)

@@ -47,7 +47,7 @@ def test_rounds_are_whole_and_never_early(rounds):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rounds": 0}, {"labels": 0}, {"steps": 0}, {"before": 0.0}, {"before": 1.5}, {"decay": 0.0}]
+    "wrong", [{"rounds": -1}, {"labels": 0}, {"steps": 0}, {"before": 0.0}, {"before": 1.5}, {"decay": 0.0}]
 )
 def test_nonsense_is_refused(wrong):
     with pytest.raises(UsageError):
