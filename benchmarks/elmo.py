@@ -12,10 +12,8 @@ of two senses, layer by layer, and the learned mixtures of both tasks are printe
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
-import os
 import re
 import statistics
 import sys
@@ -24,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import harness
-from harness import final, gain
+from harness import final, gain, text, write_once
 
 FEATURES = ("none", "static", "elmo")
 SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -74,22 +72,6 @@ SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """A word, and sentences of each of two senses."""
 
 
-def raw(name: str) -> str:
-    """A text of the data sets, unzipped where it is."""
-    data = (Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name).read_bytes()
-    return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
-
-
-def written(path: Path, text: str) -> str:
-    """A file with this text, unless it is there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(text)
-        part.replace(path)
-    return str(path)
-
-
 def plain(wiki: str) -> str:
     """The Wikipedia text as others are written: no <unk>, and its @-@ between the parts of a word taken out."""
     return re.sub(r" @(.)@ ", r"\1", wiki).replace(" <unk>", "")
@@ -97,13 +79,15 @@ def plain(wiki: str) -> str:
 
 def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
     """The run of the language model, and the minutes that it trained."""
-    parts = [raw(f"novels_en/train-0{i}.txt.gz") for i in range(2)]
+    parts = [text(f"novels_en/train-0{i}.txt.gz") for i in range(2)]
     # The shorter text between the novels: what is cut off where time runs out is the end of an epoch.
-    whole = "\n\n".join([parts[0], plain(raw("wikitext2/valid.txt.gz")), parts[1]])
-    held = plain(raw("wikitext2/test.txt.gz"))
+    whole = "\n\n".join([parts[0], plain(text("wikitext2/valid.txt.gz")), parts[1]])
+    held = plain(text("wikitext2/test.txt.gz"))
     options = {
-        "--data": written(folder / "data" / "corpus.txt", whole[:80_000] if quick else whole),
-        "--eval-data": written(folder / "data" / "held.txt", held[:20_000] if quick else held[:300_000]),
+        "--data": str(write_once(folder / "data" / "corpus.txt", whole[:80_000] if quick else whole)),
+        "--eval-data": str(
+            write_once(folder / "data" / "held.txt", held[:20_000] if quick else held[:300_000])
+        ),
         "--preset": "seconds" if quick else "cpu-30min",
         "--threads": "1" if quick else "2",
     }
@@ -115,13 +99,13 @@ def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
 def tasks(folder: Path, quick: bool) -> dict[str, tuple[dict[str, str], tuple[str, ...], str]]:
     """Name -> options of its taggers, switches, and the figure that is judged."""
 
-    def cut(text: str, sentences: int) -> str:
-        return "\n\n".join(text.split("\n\n")[: sentences if quick else None]) + "\n\n"
+    def cut(name: str, source: str, sentences: int) -> str:
+        kept = text(source).split("\n\n")[: sentences if quick else None]
+        return str(write_once(folder / "data" / name, "\n\n".join(kept) + "\n\n"))
 
-    data = folder / "data"
-    train = written(data / "train.conllu", cut(raw("ud_english_ewt/en_ewt-ud-train-slice.conllu.gz"), 150))
-    test = written(data / "test.conllu", cut(raw("ud_english_ewt/en_ewt-ud-test.conllu.gz"), 40))
-    names = written(data / "wikigold.txt", cut(raw("wikigold/wikigold.conll.txt.gz"), 200))
+    train = cut("train.conllu", "ud_english_ewt/en_ewt-ud-train-slice.conllu.gz", 150)
+    test = cut("test.conllu", "ud_english_ewt/en_ewt-ud-test.conllu.gz", 40)
+    names = cut("wikigold.txt", "wikigold/wikigold.conll.txt.gz", 200)
     pos = {"--data": train, "--eval-data": test, "--word-column": "1", "--tag-column": "3"}
     return {
         "parts of speech (EWT)": (pos, (), "eval/accuracy"),

@@ -11,7 +11,6 @@ is not built here: its figures are those measured for it before (1.2 million wor
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import importlib.util
 import math
@@ -55,12 +54,6 @@ class Text:
     def words(self) -> int:
         """How many words they have, rare ones included."""
         return sum(map(len, self.sentences))
-
-
-def data(name: str) -> str:
-    """A text of the data sets."""
-    path = Path(os.environ["LINEAL_TEST_DATA"]) / name
-    return path.read_text() if path.is_file() else gzip.decompress(Path(f"{path}.gz").read_bytes()).decode()
 
 
 def text_of(content: str, words: int) -> Text:
@@ -297,7 +290,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     def wanted(name: str) -> bool:
         return name.startswith(only) or only.startswith((f"{name}/", f"{name} "))
 
-    quick, novels = arguments.quick, data("novels_en/train-00.txt")
+    quick, novels = arguments.quick, harness.text("novels_en/train-00.txt.gz")
     rounds = 1 if quick else arguments.rounds
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -314,9 +307,9 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     if wanted("quality"):
         parts = [
             novels,
-            data("novels_en/train-01.txt"),
-            data("wikitext2/valid.txt"),
-            data("wikitext2/test.txt"),
+            harness.text("novels_en/train-01.txt.gz"),
+            harness.text("wikitext2/valid.txt.gz"),
+            harness.text("wikitext2/test.txt.gz"),
         ]
         text = text_of("\n".join(parts), 200_000 if quick else 1 << 40)
         yield from quality(text, SEEDS[:2] if quick else SEEDS, 1 if quick else arguments.epochs)

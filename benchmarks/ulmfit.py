@@ -12,10 +12,8 @@ changes one technique at a time; TREC-6 and SST-2 are read from files. Only --on
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
-import os
 import random
 import statistics
 import sys
@@ -26,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import final, gain
+from harness import final, gain, text
 
 Row = dict[str, Any]
 SIZES = {100: 30, 500: 15, 4000: 5}
@@ -68,15 +66,9 @@ FULL = Plan("cpu-30min", "2", range(5), SIZES, 500, 4000)
 QUICK = Plan("seconds", "1", range(2), {60: 4}, 60, 60, 60_000, 80)
 
 
-def raw(name: str) -> str:
-    """A text of the data sets, unzipped where it is."""
-    data = (Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data")) / name).read_bytes()
-    return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
-
-
 def lines(name: str) -> list[str]:
     """The lines of a text; a review may hold characters at which `splitlines` would cut it."""
-    return raw(name).removesuffix("\n").split("\n")
+    return text(name).removesuffix("\n").split("\n")
 
 
 def reviews(name: str) -> list[Row]:
@@ -132,10 +124,12 @@ class Grid:
         general, held = self.folder / "data" / "general.txt", self.folder / "data" / "held.txt"
         general.parent.mkdir(parents=True, exist_ok=True)
         if not held.exists():
-            parts = [raw(f"novels_en/train-0{i}.txt.gz") for i in range(2)] + [raw("wikitext2/valid.txt.gz")]
+            parts = [text(f"novels_en/train-0{i}.txt.gz") for i in range(2)] + [
+                text("wikitext2/valid.txt.gz")
+            ]
             whole = "\n\n".join(parts)
             general.write_text(whole[: plan.general] if plan.general else whole)
-            other = raw("wikitext2/test.txt.gz")
+            other = text("wikitext2/test.txt.gz")
             held.write_text(other[: plan.general // 4] if plan.general else other[:400_000])
         every = [row["text"] for row in (*reviews("unsup"), *reviews("train"))]
         every = every[: plan.reviews] if plan.reviews else every

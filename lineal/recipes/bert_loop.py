@@ -126,11 +126,10 @@ class PretrainingStage(Stage):
         self.config, self.parts, self.ranks = config, parts, parts.ranks
         self.module, self.optimiser = parts.model, parts.optimiser
         warmup = min(options.warmup, self.steps)
-        self.schedule = make_schedule(options.schedule, self.steps, warmup, options.floor)
-
-    def rate(self, step: int) -> float:
-        """The peak rate times the schedule."""
-        return self.config.optimiser.learning_rate * self.schedule(step - 1)
+        self.peak, self.schedule = (
+            options.learning_rate,
+            make_schedule(options.schedule, self.steps, warmup, options.floor),
+        )
 
     def step(self, step: int, guard: Guard) -> dict[str, float]:
         """A batch of pairs."""

@@ -18,16 +18,14 @@ from lineal.objectives.sampled import log_uniform, sampled_cross_entropy
 from lineal.recipes import staged
 from lineal.recipes.config import ElmoRecipeConfig
 from lineal.train.console import note
-from lineal.train.data import read_documents
 from lineal.train.device import Shape
-from lineal.train.distributed import joined
 from lineal.train.files import replace_file
 from lineal.train.guard import Guard
 from lineal.train.recurrent.corpus import TypedCorpus, count_words, sentences, typed, vocabulary
 from lineal.train.recurrent.reading import Carried, Listener, both_directions, held_out_figures, spoken
 from lineal.train.recurrent.stage import RecurrentStage
 from lineal.train.recurrent.steps import make_optimiser, take_step
-from lineal.train.recurrent.vocabulary import parted
+from lineal.train.recurrent.text import read_parts
 from lineal.train.recurrent.windows import Columns, uniform
 from lineal.train.run import Run
 from lineal.train.session import place_as
@@ -179,18 +177,7 @@ def shape_of(config: ElmoRecipeConfig, words: int) -> ElmoConfig:
 def read_corpora(config: ElmoRecipeConfig, run: Run | None) -> tuple[list[str], TypedCorpus, TypedCorpus]:
     """The vocabulary, which a run keeps in its folder, and the corpora to train on and to evaluate on."""
     options = config.sentences
-    if options.data is None:
-        raise UsageError("elmo needs --data FILE: text to learn from (TXT, or rows with a column text).")
-    sources = [options.data] if options.eval_data is None else [options.data, options.eval_data]
-    found = [
-        read_documents(source, text_field=options.text_field, on_bad_row=options.on_bad_row)
-        for source in sources
-    ]
-    train, held = (found[0], found[1]) if len(found) > 1 else parted(found[0], options.held_out)
-    if not held:
-        raise UsageError(
-            f"--held-out {options.held_out:g} leaves no document of {options.data} to evaluate on: raise it, or give --eval-data."
-        )
+    train, held = read_parts(options, "elmo")
     train_texts, held_texts = ([sentences(document) for document in part] for part in (train, held))
     words = _remembered(run, lambda: vocabulary(count_words(train_texts), options.vocab_size))
     most = CharacterConfig.max_characters
@@ -255,7 +242,5 @@ def plan(config: ElmoRecipeConfig) -> list[str]:
 
 def run(config: ElmoRecipeConfig, run: Run) -> None:
     """Train both directions; resumes by itself when the run folder holds a checkpoint."""
-    with joined(config.model.device) as ranks:
-        if ranks.world > 1:
-            raise UsageError("elmo trains in one process: start it without torchrun.")
+    with staged.alone("elmo", config.model.device):
         staged.train(config.run, run, build(config, run))

@@ -138,11 +138,10 @@ class TuningStage(Stage):
         self.config, self.parts, self.ranks = config, parts, parts.ranks
         self.module, self.optimiser = parts.predictor.model, parts.optimiser
         warmup = min(self.steps, math.ceil(options.warmup * self.steps))
-        self.schedule = make_schedule(options.schedule, self.steps, warmup, options.floor)
-
-    def rate(self, step: int) -> float:
-        """The peak rate times the schedule."""
-        return self.config.tuning.learning_rate * self.schedule(step - 1)
+        self.peak, self.schedule = (
+            options.learning_rate,
+            make_schedule(options.schedule, self.steps, warmup, options.floor),
+        )
 
     def step(self, step: int, guard: Guard) -> dict[str, float]:
         """A batch of rows."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lineal.errors import UsageError
 from lineal.models.decoder import Decoder
 from lineal.recipes import next_token
 from lineal.recipes.config import CorpusOptions, GPTConfig, with_options
@@ -16,7 +15,7 @@ from lineal.tokenizers.training import KINDS, Learning, train
 from lineal.train.build import build_model, fresh_config, fresh_tokenizer, model_folder
 from lineal.train.cleaning import clean
 from lineal.train.console import note
-from lineal.train.data import read_documents
+from lineal.train.data import read_sources
 from lineal.train.distributed import ALONE, Ranks, joined
 from lineal.train.estimate import estimate
 from lineal.train.language import Text, bytes_of, stream_of, text_of
@@ -34,14 +33,11 @@ class Corpus:
 
 def read_corpus(options: CorpusOptions) -> Corpus:
     """The documents, cleaned as asked."""
-    if options.data is None:
-        raise UsageError("gpt needs --data FILE: text to learn from (TXT, or rows with a column text).")
-    sources = [options.data] if options.eval_data is None else [options.data, options.eval_data]
-    found = []
-    for source in sources:
-        documents = read_documents(source, text_field=options.text_field, on_bad_row=options.on_bad_row)
-        found.append(clean(documents) if options.clean == "paper" else documents)
-    return Corpus(found[0], found[1] if len(found) > 1 else [])
+    given, judged = read_sources(options, "gpt")
+    found = [
+        clean(documents) if options.clean == "paper" else documents for documents in (given, judged or [])
+    ]
+    return Corpus(*found)
 
 
 def learn(documents: list[str], options: CorpusOptions) -> Tokenizer:

@@ -23,7 +23,7 @@ from lineal.tokenizers import Tokenizer
 from lineal.train.build import build_model
 from lineal.train.collect import Source
 from lineal.train.console import note
-from lineal.train.data import read_documents
+from lineal.train.data import named, read_documents
 from lineal.train.distributed import ALONE, Ranks, joined, sum_gradients
 from lineal.train.evaluate import Evaluation, evaluate
 from lineal.train.guard import Guard
@@ -118,11 +118,10 @@ class LanguageStage(Stage):
         self.module, self.optimiser = parts.decoder, parts.optimiser
         self.shown = ("eval/loss", "loss") if isinstance(parts.data, Text) else ("loss", "eval/accuracy")
         warmup = min(options.warmup, self.steps)
-        self.schedule = make_schedule(options.schedule, self.steps, warmup, options.floor)
-
-    def rate(self, step: int) -> float:
-        """The peak rate times the schedule."""
-        return self.config.optimiser.learning_rate * self.schedule(step - 1)
+        self.peak, self.schedule = (
+            options.learning_rate,
+            make_schedule(options.schedule, self.steps, warmup, options.floor),
+        )
 
     def step(self, step: int, guard: Guard) -> dict[str, float]:
         """A batch of sequences."""
@@ -159,12 +158,8 @@ def train(config: Config, run: Run, parts: Parts) -> None:
 def read(config: Reading) -> tuple[TextTask | None, list[str], str, int]:
     """The task (sft) or the documents (pretrain), the alphabet, and the context a fresh model needs."""
     if config.data.prompt_field == "text":
-        if config.data.data is None:
-            recipe = "moe" if isinstance(config, MixtureConfig) else "pretrain"
-            raise UsageError(
-                f"{recipe} needs --data FILE: text to learn from (TXT, or rows with a column text)."
-            )
-        documents = read_documents(config.data.data, on_bad_row=config.data.on_bad_row)
+        recipe = "moe" if isinstance(config, MixtureConfig) else "pretrain"
+        documents = read_documents(named(config.data.data, recipe), on_bad_row=config.data.on_bad_row)
         return None, documents, "".join(sorted(set("".join(documents)))), config.optimiser.block
     if isinstance(config, MixtureConfig):
         raise UsageError(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from lineal.errors import UsageError
 from lineal.optim.groups import set_learning_rate
+from lineal.train.distributed import joined
 from lineal.train.guard import Guard
 from lineal.train.metrics import read_lines
 from lineal.train.progress import Progress
@@ -54,6 +58,15 @@ def train(options: Any, run: Run, stage: Stage) -> None:
                 break
     if not ranks.tell(run.final.exists()):
         stage.finish(run, done)
+
+
+@contextmanager
+def alone(recipe: str, device: str) -> Iterator[None]:
+    """The group of processes of a recipe that trains in one; UsageError in several."""
+    with joined(device) as ranks:
+        if ranks.world > 1:
+            raise UsageError(f"{recipe} trains in one process: start it without torchrun.")
+        yield
 
 
 def used(run: Run) -> float:

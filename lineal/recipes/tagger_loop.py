@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lineal.errors import UsageError
 from lineal.recipes import staged
 from lineal.recipes.config import TaggerConfig
 from lineal.train.console import note
 from lineal.train.device import Shape
-from lineal.train.distributed import joined
 from lineal.train.finetune.scores import Scores, scores
 from lineal.train.guard import Guard
 from lineal.train.order import Order
@@ -158,7 +156,5 @@ def plan(config: TaggerConfig) -> list[str]:
 
 def run(config: TaggerConfig, run: Run) -> None:
     """Train a tagger; resumes by itself when the run folder holds a checkpoint."""
-    with joined(config.tagger.device) as ranks:
-        if ranks.world > 1:
-            raise UsageError("tagger trains in one process: start it without torchrun.")
+    with staged.alone("tagger", config.tagger.device):
         staged.train(config.run, run, build(config, run))

@@ -114,12 +114,9 @@ class TranslationStage(Stage):
 
     def __init__(self, config: TranslationConfig, parts: Parts):
         self.config, self.parts, self.ranks, self.steps = config, parts, parts.ranks, config.run.steps
-        self.module, self.optimiser, self.schedule = parts.model, parts.optimiser, schedule_of(config)
+        self.module, self.optimiser = parts.model, parts.optimiser
+        self.peak, self.schedule = config.optimiser.learning_rate, schedule_of(config)
         self.best = math.inf
-
-    def rate(self, step: int) -> float:
-        """The peak rate times the schedule."""
-        return self.config.optimiser.learning_rate * self.schedule(step - 1)
 
     def step(self, step: int, guard: Guard) -> dict[str, float]:
         """A batch of pairs of sentences."""

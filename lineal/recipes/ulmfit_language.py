@@ -16,14 +16,14 @@ from lineal.recipes.config import ULMFiTConfig
 from lineal.tokenizers import Tokenizer, load_tokenizer
 from lineal.train.build import model_folder
 from lineal.train.console import note
-from lineal.train.data import read_documents
 from lineal.train.device import Shape
 from lineal.train.guard import Guard
 from lineal.train.recurrent.options import StageOptions
 from lineal.train.recurrent.reading import Carried, both_directions, held_out_figures, listener, spoken
 from lineal.train.recurrent.stage import RecurrentStage
 from lineal.train.recurrent.steps import Layers, make_optimiser, take_step
-from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, parted, unknown_share
+from lineal.train.recurrent.text import read_parts
+from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, unknown_share
 from lineal.train.recurrent.windows import Columns
 from lineal.train.run import Run
 from lineal.train.session import place_as
@@ -31,25 +31,6 @@ from lineal.train.translation.vocabulary import remembered
 
 EVAL_TOKENS = 1 << 16
 """Most held-out tokens that an evaluation on the way reads; the final one reads all."""
-
-
-def read_text(options: StageOptions) -> tuple[list[str], list[str]]:
-    """Documents to train on and to evaluate on."""
-    if options.data is None:
-        raise UsageError(
-            f"ulmfit --stage {options.stage} needs --data FILE: text to learn from (TXT, or rows)."
-        )
-    sources = [options.data] if options.eval_data is None else [options.data, options.eval_data]
-    found = [
-        read_documents(source, text_field=options.text_field, on_bad_row=options.on_bad_row)
-        for source in sources
-    ]
-    train, held = (found[0], found[1]) if len(found) > 1 else parted(found[0], options.held_out)
-    if not held:
-        raise UsageError(
-            f"--held-out {options.held_out:g} leaves no document of {options.data} to evaluate on: raise it, or give --eval-data."
-        )
-    return train, held
 
 
 def open_models(config: ULMFiTConfig, asked: str) -> tuple[dict[str, AWDLSTM], Tokenizer]:
@@ -224,7 +205,7 @@ def card(models: dict[str, AWDLSTM], facts: dict) -> str:
 
 def build(config: ULMFiTConfig, run: Run | None) -> LanguageStage:
     """Text, models and optimiser, on their device."""
-    train, held = read_text(config.stage)
+    train, held = read_parts(config.stage, f"ulmfit --stage {config.stage.stage}")
     models, tokenizer = begin(config, train, run)
     options = config.optimiser
     documents, judged = encoded(train, tokenizer), encoded(held, tokenizer)

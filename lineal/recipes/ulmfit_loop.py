@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lineal.errors import UsageError
 from lineal.recipes import staged, ulmfit_classify, ulmfit_language
 from lineal.recipes.config import ULMFiTConfig
-from lineal.train.distributed import joined
 from lineal.train.run import Run
 
 
@@ -22,7 +20,5 @@ def _stage(config: ULMFiTConfig) -> Any:
 
 def run(config: ULMFiTConfig, run: Run) -> None:
     """One stage; resumes by itself when the run folder holds a checkpoint."""
-    with joined(config.reader.device) as ranks:
-        if ranks.world > 1:
-            raise UsageError("ulmfit trains in one process: start it without torchrun.")
+    with staged.alone("ulmfit", config.reader.device):
         staged.train(config.run, run, _stage(config).build(config, run))

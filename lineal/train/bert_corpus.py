@@ -13,7 +13,7 @@ from lineal.tokenizers.text import normalise
 from lineal.tokenizers.training import KINDS, Learning, train
 from lineal.train.bert_options import BertRunConfig, DocumentOptions
 from lineal.train.build import model_folder
-from lineal.train.data import read_documents
+from lineal.train.data import read_sources
 from lineal.train.masked_batches import Pairs
 from lineal.train.masking import Masking, Vocabulary
 from lineal.train.order import Order
@@ -34,18 +34,10 @@ class Corpus:
 
 def read_corpus(options: DocumentOptions) -> Corpus:
     """The documents; those that are held out are chosen by a permutation of all, the same for every seed."""
-    if options.data is None:
-        raise UsageError(
-            "bert needs --data FILE: documents parted at blank lines, or rows with a column text."
-        )
-    found = []
-    for source in (options.data, options.eval_data):
-        if source is not None:
-            texts = read_documents(source, text_field=options.text_field, on_bad_row=options.on_bad_row)
-            found.append(documents_of(texts, options.document_words))
-    if len(found) > 1:
-        return Corpus(found[0], found[1])
-    documents = found[0]
+    given, judged = read_sources(options, "bert")
+    documents = documents_of(given, options.document_words)
+    if judged is not None:
+        return Corpus(documents, documents_of(judged, options.document_words))
     order = Order(max(1, len(documents)), SPLIT_SEED).items(0, len(documents))
     count = round(options.held_out * len(documents))
     if not 0 < count < len(documents):

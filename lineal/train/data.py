@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lineal.errors import DataError, UsageError
 from lineal.train.console import clean, warn
@@ -169,6 +169,42 @@ def read_documents(
     rows = read_rows(source, on_bad_row=on_bad_row, report=report)
     rows = map_fields(rows, {text_field: text_field}, on_bad_row=on_bad_row, report=report)
     return [row[text_field] for row in rows.rows]
+
+
+@runtime_checkable
+class TextSource(Protocol):
+    """Where a recipe's text comes from."""
+
+    @property
+    def data(self) -> str | None: ...
+
+    @property
+    def eval_data(self) -> str | None: ...
+
+    @property
+    def text_field(self) -> str: ...
+
+    @property
+    def on_bad_row(self) -> str: ...
+
+
+def named(
+    data: str | None, recipe: str, wants: str = "text to learn from (TXT, or rows with a column text)"
+) -> str:
+    """--data; UsageError where it is not given."""
+    if data is None:
+        raise UsageError(f"{recipe} needs --data FILE: {wants}.")
+    return data
+
+
+def read_sources(options: TextSource, recipe: str) -> tuple[list[str], list[str] | None]:
+    """The documents of --data, and those of --eval-data; None where a part of the first is to be held out."""
+
+    def read(source: str) -> list[str]:
+        return read_documents(source, text_field=options.text_field, on_bad_row=options.on_bad_row)
+
+    given = read(named(options.data, recipe))
+    return given, None if options.eval_data is None else read(options.eval_data)
 
 
 def stream_documents(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lineal.optim.schedules import Schedule
 from lineal.train.distributed import ALONE, Ranks
 from lineal.train.guard import Guard
 from lineal.train.run import Run
@@ -16,7 +17,7 @@ class Stage:
     """Something to be trained in steps; `lineal.recipes.staged.train` takes them.
 
     module: all that a checkpoint holds beside the optimiser. name: the optimiser's there. steps: how many there are. shown:
-    the figures of the progress line.
+    the figures of the progress line. peak, schedule: of the learning rate.
     """
 
     module: Any
@@ -24,11 +25,13 @@ class Stage:
     name: str = "policy"
     steps: int
     shown: tuple[str, ...]
+    peak: float
+    schedule: Schedule
     ranks: Ranks = ALONE
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step (from 1)."""
-        raise NotImplementedError
+        """The learning rate of a step (from 1): the peak times the schedule."""
+        return self.peak * self.schedule(step - 1)
 
     def step(self, step: int, guard: Guard) -> dict[str, float]:
         """Take a step (from 1); its metrics, `tokens` among them."""

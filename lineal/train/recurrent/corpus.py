@@ -18,8 +18,10 @@ from lineal.tokenizers.text import split
 UNKNOWN = "<UNK>"
 SPECIAL = (BOS, EOS, UNKNOWN)
 """The first words of every vocabulary, as in bilm-tf."""
-ENDS = re.compile(r"([.!?][\"')\]]*)\s+(?=[\"'(\[]*[A-Z0-9])")
-EMPTY = re.compile(r"\n\s*\n")
+# Unicode's white space, which parts words; Python's has four control characters beside, and those are words.
+BLANK = r"[^\S\x1c-\x1f]"
+ENDS = re.compile(rf"([.!?][\"')\]]*){BLANK}+(?=[\"'(\[]*[A-Z0-9])")
+EMPTY = re.compile(rf"\n{BLANK}*\n")
 
 
 def sentences(text: str) -> list[list[str]]:

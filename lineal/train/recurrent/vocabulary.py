@@ -60,20 +60,3 @@ def unknown_share(documents: Sequence[Tensor], tokenizer: Tokenizer) -> float:
     if unknown is None:
         return 0.0
     return sum(int((d == unknown).sum()) for d in documents) / sum(map(len, documents))
-
-
-def parted(documents: list[str], share: float) -> tuple[list[str], list[str]]:
-    """Documents to train on and the last `share` of them (by characters; a single document is cut) to evaluate on."""
-    total = sum(map(len, documents))
-    cut, seen = int(total * (1 - share)), 0
-    for index, document in enumerate(documents):
-        if seen + len(document) > cut:
-            inside = cut - seen
-            if len(documents) == 1:
-                # At a space, so that no word is cut in two.
-                inside = document.rfind(" ", 0, inside + 1) if " " in document[: inside + 1] else inside
-                return [document[:inside]], [document[inside:]]
-            edge = max(1, index)
-            return documents[:edge], documents[edge:]
-        seen += len(document)
-    return documents, []

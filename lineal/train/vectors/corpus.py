@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lineal.errors import CheckpointError, DataError, UsageError
+from lineal.errors import CheckpointError, DataError
 from lineal.representations.words import (
     SPLITTERS,
     Vocabulary,
@@ -19,7 +19,7 @@ from lineal.representations.words import (
     sentences,
 )
 from lineal.train.console import note, warn
-from lineal.train.data import stream_documents
+from lineal.train.data import named, stream_documents
 from lineal.train.files import hash_file
 from lineal.train.manifest import MANIFEST, verify_folder, write_folder
 from lineal.train.vectors.options import WordsOptions
@@ -47,11 +47,8 @@ def read_vocabulary(options: WordsOptions) -> Vocabulary:
 
 
 def _sentences(options: WordsOptions) -> Iterator[list[str]]:
-    if options.data is None:
-        raise UsageError(
-            "this recipe needs --data FILE: text to learn from (TXT, or rows with a column text)."
-        )
-    documents = stream_documents(options.data, text_field=options.text_field, on_bad_row=options.on_bad_row)
+    source = named(options.data, "this recipe")
+    documents = stream_documents(source, text_field=options.text_field, on_bad_row=options.on_bad_row)
     return sentences(documents, SPLITTERS[options.words], options.across_lines)
 
 

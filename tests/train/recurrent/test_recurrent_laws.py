@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lineal.errors import DataError
@@ -17,7 +17,8 @@ from lineal.recipes.elmo_loop import read_vocabulary
 from lineal.train.files import replace_file
 from lineal.train.recurrent.corpus import SPECIAL, count_words, sentences, typed, vocabulary
 from lineal.train.recurrent.reading import held_out_figures, listener
-from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, parted, unknown_share, words_of
+from lineal.train.recurrent.text import parted
+from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, unknown_share, words_of
 from lineal.train.recurrent.windows import LEAST, Columns, lengths
 
 ODD = "ab.!? \n\t\r\x0b\x0c\x1c\x85\u00a0\u2028\u2029\u3000\u200b\ufeff\"'(A1é"
@@ -25,6 +26,7 @@ ODD = "ab.!? \n\t\r\x0b\x0c\x1c\x85\u00a0\u2028\u2029\u3000\u200b\ufeff\"'(A1é"
 
 
 @given(st.text(ODD, max_size=40))
+@example("\x1c\n")
 def test_sentences_lose_nothing_but_blanks(text: str) -> None:
     found = sentences(text)
     assert all(words and all(words) for words in found)

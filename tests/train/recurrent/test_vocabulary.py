@@ -6,7 +6,8 @@ import pytest
 
 from lineal.errors import DataError, UsageError
 from lineal.tokenizers import ByteTokenizer
-from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, parted, unknown_share, words_of
+from lineal.train.recurrent.text import parted
+from lineal.train.recurrent.vocabulary import encoded, learn_words, origins, unknown_share, words_of
 
 
 def test_words_are_lower_case_and_the_rare_are_unknown() -> None:
