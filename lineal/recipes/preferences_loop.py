@@ -52,16 +52,10 @@ PAUSE = 0.5
 """Seconds between two looks at what the person has answered."""
 
 
-def schedule_of(config: PreferencesConfig) -> LabelSchedule:
-    """When a run asks its labels."""
-    options = config.preferences
-    return LabelSchedule(options.labels, config.run.env_steps, options.before, options.decay, options.rounds)
-
-
 def plan(config: PreferencesConfig) -> list[str]:
     """What a run would do, without doing it."""
     options = config.preferences
-    schedule = schedule_of(config)
+    schedule = LabelSchedule.of(options, config.run.env_steps)
     return [
         f"labels: {options.labels} from {options.labeller}, {schedule.first} of them before training; "
         f"{options.labels / config.run.env_steps:.2%} of {config.run.env_steps:,} interactions",
@@ -135,7 +129,7 @@ def open_teaching(config: PreferencesConfig, run: Run, world: LearnedReward) -> 
     labeller = labeller_of(options, seed)
     return Teaching(
         options=options,
-        schedule=schedule_of(config),
+        schedule=LabelSchedule.of(options, config.run.env_steps),
         seed=seed,
         world=world,
         fitted=Fitted.start(ensemble_for(world, options, seed), fitting(options, world.pictures)),

@@ -176,16 +176,22 @@ class TextSource(Protocol):
     """Where a recipe's text comes from."""
 
     @property
-    def data(self) -> str | None: ...
+    def data(self) -> str | None:
+        """What to train on."""
 
     @property
-    def eval_data(self) -> str | None: ...
+    def eval_data(self) -> str | None:
+        """What to evaluate on; None holds a part of the first out."""
 
     @property
-    def text_field(self) -> str: ...
+    def text_field(self) -> str:
+        """The column that holds the text."""
+        ...
 
     @property
-    def on_bad_row(self) -> str: ...
+    def on_bad_row(self) -> str:
+        """error or skip."""
+        ...
 
 
 def named(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lineal.errors import UsageError
+from lineal.train.preferences.options import PreferenceOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class LabelSchedule:
     before: float = 0.25
     decay: float = 0.2
     rounds: int = 0
+
+    @staticmethod
+    def of(options: PreferenceOptions, steps: int) -> LabelSchedule:
+        """The schedule that a run of `steps` interactions asks for."""
+        return LabelSchedule(options.labels, steps, options.before, options.decay, options.rounds)
 
     def __post_init__(self) -> None:
         if self.labels < 1 or self.steps < 1:

@@ -13,7 +13,9 @@ class HeldOut(TextSource, Protocol):
     """Where a recipe's text comes from, and the share that is held out where no other text is to be evaluated on."""
 
     @property
-    def held_out(self) -> float: ...
+    def held_out(self) -> float:
+        """Of all documents, by characters."""
+        ...
 
 
 def read_parts(options: HeldOut, recipe: str) -> tuple[list[str], list[str]]:
