@@ -27,6 +27,8 @@ PAPER = Paper(
         "Rewards are normalised on the most recent clips after each fit, not by statistics since the start.",
         "Where a task would end it begins again inside an episode of fixed length; the paper changed the tasks instead.",
         "The constant of the label rate is a share of the run; the paper's is 2e6 steps.",
+        "Labels after the first are asked in rounds (--rounds), the reward fitted after each; in the paper the policy, the person "
+        "and the fit go on side by side, which --asynchronous does for the fit.",
         "Predicted rewards have standard deviation 1 everywhere; the paper scales those of Atari to 0.05.",
     ),
 )
