@@ -35,7 +35,7 @@ from lineal.models.moe import Mixture
 
 HERE = Path(__file__).parent
 PARTS = ("speed", "ladder", "balance", "policy")
-STEPS, VOCABULARY, CHOSEN, INNER = 3000, 2048, 4, 512
+STEPS, VOCABULARY, CHOSEN, INNER = 4500, 2048, 4, 512
 """Of the ladder: optimiser steps of 64 x 32 tokens, the BPE vocabulary, k, and the hidden width of an expert."""
 LADDER: dict[str, list[str]] = {
     "dense": [

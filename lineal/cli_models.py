@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lineal.environments.chat import ChatTemplate
     from lineal.environments.text import Example, TextTask
-    from lineal.models.decoder import Decoder
+    from lineal.generate.prefill import Speaker
     from lineal.recipes.config import DataOptions
     from lineal.tokenizers import Tokenizer
 
@@ -98,7 +98,7 @@ def read_words(words: list[str], config: Any, usage: str) -> tuple[str, Any] | N
 class Loaded:
     """A model ready to be asked: weights, tokenizer, chat template when one is wanted, and further end tokens."""
 
-    decoder: Decoder
+    decoder: Speaker
     tokenizer: Tokenizer
     template: ChatTemplate | None
     ends: tuple[int, ...] = ()
@@ -113,7 +113,7 @@ def load(name: str, loading: Loading) -> Loaded:
     import torch
 
     from lineal.environments.chat import load_chat_template
-    from lineal.models.hf import load_model
+    from lineal.generate.recurrent import load_language
     from lineal.tokenizers import load_tokenizer
     from lineal.train.build import model_folder
     from lineal.train.device import DTYPES, pick_device
@@ -123,7 +123,7 @@ def load(name: str, loading: Loading) -> Loaded:
     if loading.threads:
         torch.set_num_threads(loading.threads)
     folder = model_folder(name)
-    decoder, _ = load_model(folder, DTYPES[loading.dtype], pick_device(loading.device))
+    decoder = load_language(folder, DTYPES[loading.dtype], pick_device(loading.device))
     template = load_chat_template(folder) if loading.chat else None
     return Loaded(decoder, load_tokenizer(folder), template, _end_tokens(folder))
 

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from lineal.errors import UsageError
-from lineal.generate.prefill import cache_dtype, evaluating, read_prompts, room
+from lineal.generate.prefill import Speaker, cache_dtype, evaluating, memory_for, read_prompts, room
 from lineal.generate.step import one_token_pass
-from lineal.models.cache import KeyValueCache
-from lineal.models.decoder import Decoder
 from lineal.ops.filters import no_repeat_ngram
 from lineal.types import Completion
 
@@ -76,7 +74,7 @@ class BeamSearch:
         return logp / length**self.length_penalty
 
     def __call__(
-        self, model: Decoder, prompts: Sequence[Sequence[int]], eos_id: int | None = None
+        self, model: Speaker, prompts: Sequence[Sequence[int]], eos_id: int | None = None
     ) -> list[list[Hypothesis]]:
         """The best `beams` completions of each prompt, best first.
 
@@ -166,16 +164,16 @@ class _Search:
 class _Continuing:
     """A decoder that continues prompts; their hypotheses lie in its cache one prompt after the other."""
 
-    def __init__(self, model: Decoder, prompts: list[tuple[int, ...]], limits: Sequence[int], beams: int):
+    def __init__(self, model: Speaker, prompts: list[tuple[int, ...]], limits: Sequence[int], beams: int):
         self._model, self._prompts, self._beams = model, prompts, beams
         self._longest = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
         self._read = one_token_pass(model)
 
     def start(self) -> Tensor:
         model, count = self._model, len(self._prompts)
-        prompt_cache, logits_NV = read_prompts(model, self._prompts, cache_dtype(model))
-        dtype = prompt_cache.store.dtype
-        self._cache = KeyValueCache(model.config, count * self._beams, self._longest, dtype, model.device)
+        dtype = cache_dtype(model)
+        prompt_cache, logits_NV = read_prompts(model, self._prompts, dtype)
+        self._cache = memory_for(model, count * self._beams, self._longest, dtype)
         self._cache.adopt(prompt_cache, range(count), 0)
         return logits_NV
 

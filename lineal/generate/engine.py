@@ -11,15 +11,13 @@ from torch import Tensor
 from lineal.errors import NonFiniteError, UsageError
 from lineal.generate.draw import draw, greedy, temper
 from lineal.generate.penalties import Memory, shape
-from lineal.generate.prefill import Request, Waiting, cache_dtype, evaluating, room
+from lineal.generate.prefill import Request, Speaker, Waiting, cache_dtype, evaluating, memory_for, room
 from lineal.generate.random import row_key
 from lineal.generate.routes import RouteLog
 from lineal.generate.sampling import Sampling
 from lineal.generate.step import one_token_pass
 from lineal.generate.stop import Stop
 from lineal.generate.timeline import Timeline
-from lineal.models.cache import KeyValueCache
-from lineal.models.decoder import Decoder
 from lineal.models.gating import Routes
 from lineal.types import Completion
 
@@ -56,7 +54,7 @@ class Options(TypedDict, total=False):
 
 
 def generate(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: Sampling, **options: Unpack[Options]
+    model: Speaker, prompts: Sequence[Sequence[int]], settings: Sampling, **options: Unpack[Options]
 ) -> list[list[Completion]]:
     """`samples` completions of each prompt, sampled from softmax(logits / temperature) after the settings' filters.
 
@@ -92,7 +90,7 @@ def generate(
 
 
 def requests_of(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: Sampling, options: Options
+    model: Speaker, prompts: Sequence[Sequence[int]], settings: Sampling, options: Options
 ) -> list[Request]:
     """Every completion that is asked for, in the order of the answer."""
     samples, seed, step = options.get("samples", 1), options.get("seed", 0), options.get("step", 0)
@@ -122,7 +120,7 @@ def requests_of(
 class Batch:
     """The rows being decoded, in slots 0..n-1, and those who wait; every part of a row's state moves with it."""
 
-    def __init__(self, model: Decoder, requests: list[Request], settings: Sampling, options: Options):
+    def __init__(self, model: Speaker, requests: list[Request], settings: Sampling, options: Options):
         self.model, self.settings, device = model, settings, model.device
         self.slots = min(settings.max_batch, len(requests))
         dtype = cache_dtype(model)
@@ -131,7 +129,7 @@ class Batch:
         self.longest = max(len(r.prompt) + r.limit for r in requests)
         limit = max(r.limit for r in requests)
         at_first = max(len(r.prompt) for r in requests) + CACHE_CHUNK
-        self.cache = KeyValueCache(model.config, self.slots, min(self.longest, at_first), dtype, device)
+        self.cache = memory_for(model, self.slots, min(self.longest, at_first), dtype)
         # Drawing needs float64, which Apple's GPUs lack.
         self.place = place = torch.device("cpu") if device.type == "mps" else device
         self.timeline = Timeline(self.slots, min(limit, CACHE_CHUNK), place)

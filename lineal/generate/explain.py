@@ -11,10 +11,9 @@ from torch import Tensor
 
 from lineal.generate.draw import draw
 from lineal.generate.penalties import Memory, act
-from lineal.generate.prefill import evaluating, room
+from lineal.generate.prefill import Speaker, evaluating, room
 from lineal.generate.random import row_key, uniform_int
 from lineal.generate.sampling import Sampling
-from lineal.models.decoder import Decoder
 
 FORMULAS = {
     "repetition": "logit / {value:g}^n, n = times generated",
@@ -72,7 +71,7 @@ class Explanation:
 
 
 def explain(
-    model: Decoder,
+    model: Speaker,
     prompt: Sequence[int],
     settings: Sampling,
     *,

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
+from lineal.generate.recurrent import Recurrent, States, read_all
 from lineal.generate.routes import chosen
-from lineal.models.cache import KeyValueCache
+from lineal.models.cache import KeyValueCache, Slots
 from lineal.models.decoder import Decoder
 from lineal.models.gating import Routes
 
+Speaker = Decoder | Recurrent
+"""A language model that can be sampled from."""
 CHUNK_PROMPTS, CHUNK_TOKENS = 64, 16_384
 """Most prompts, and most tokens (padding included), that are read in one pass."""
 
@@ -38,7 +41,7 @@ class Joiners:
     """
 
     requests: list[Request]
-    cache: KeyValueCache
+    cache: Slots
     sources: list[int]
     logits_NV: Tensor
     routes: list[Tensor]
@@ -52,7 +55,7 @@ class Waiting:
     """
 
     def __init__(
-        self, model: Decoder, requests: list[Request], most: int, dtype: torch.dtype, routed: bool = False
+        self, model: Speaker, requests: list[Request], most: int, dtype: torch.dtype, routed: bool = False
     ):
         self._model, self._dtype, self._routed = model, dtype, routed
         self._routes: list[Tensor] = []
@@ -62,7 +65,7 @@ class Waiting:
         self._prompts = deque(sorted(groups.items(), key=lambda group: -len(group[0])))
         self._ready: deque[tuple[int, Request]] = deque()
         self._most = most
-        self._cache: KeyValueCache | None = None
+        self._cache: Slots | None = None
         self._logits_PV: Tensor | None = None
 
     def __bool__(self) -> bool:
@@ -100,9 +103,15 @@ class Waiting:
 
 
 def read_prompts(
-    model: Decoder, prompts: Sequence[tuple[int, ...]], dtype: torch.dtype, routes: Routes | None = None
-) -> tuple[KeyValueCache, Tensor]:
+    model: Speaker, prompts: Sequence[tuple[int, ...]], dtype: torch.dtype, routes: Routes | None = None
+) -> tuple[Slots, Tensor]:
     """All prompts in one right-padded pass: a cache with one slot each, and the logits of their next tokens [P, V]."""
+    if isinstance(model, Recurrent):
+        if routes is not None:
+            raise UsageError(
+                "which experts its tokens went to is told by decoders only: ask an LSTM without routes."
+            )
+        return read_all(model, prompts)
     lengths = [len(prompt) for prompt in prompts]
     padded = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
     token_PT = torch.tensor(padded, device=model.device)
@@ -113,13 +122,20 @@ def read_prompts(
     return cache, model.logits(hidden_PTD[torch.arange(len(prompts), device=model.device), last_P])
 
 
-def cache_dtype(model: Decoder) -> torch.dtype:
+def memory_for(model: Speaker, slots: int, length: int, dtype: torch.dtype) -> Slots:
+    """Room for `slots` rows of at most `length` tokens."""
+    if isinstance(model, Recurrent):
+        return States(slots)
+    return KeyValueCache(model.config, slots, length, dtype, model.device)
+
+
+def cache_dtype(model: Speaker) -> torch.dtype:
     """What keys and values come out as: autocast's type where it is on, else the weights'."""
     kind = model.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
 
 
-def room(model: Decoder, index: int, prompt: Sequence[int], max_new_tokens: int) -> int:
+def room(model: Speaker, index: int, prompt: Sequence[int], max_new_tokens: int) -> int:
     """How many tokens may follow a prompt; raises UsageError where that is none, or where the prompt is not one."""
     config = model.config
     if not prompt:

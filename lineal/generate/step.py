@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lineal.generate.flat import FlatPass
+from lineal.generate.recurrent import Recurrent
 from lineal.models.attention import Attention
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.decoder import Block, Decoder
@@ -25,11 +26,14 @@ FLAT_PARAMETERS = 1 << 26
 """Decoders above this size spend their time in arithmetic, and a second copy of weights would be felt."""
 
 
-def one_token_pass(decoder: Decoder, half: bool = False) -> Pass:
-    """The quickest pass for this decoder where and as it now is: the flat one if it applies, else the decoder's own.
+def one_token_pass(model: Decoder | Recurrent, half: bool = False) -> Pass:
+    """The quickest pass for this model where and as it now is: the flat one if it applies, else the model's own.
 
     half: multiply in bfloat16, where the flat one can.
     """
+    if isinstance(model, Recurrent):
+        return model.read_next
+    decoder = model
     small = sum(parameter.numel() for parameter in decoder.parameters()) <= FLAT_PARAMETERS
     plain = (
         decoder.device.type == "cpu"

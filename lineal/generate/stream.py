@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from lineal.generate.engine import Batch, Interrupted, Options, requests_of
-from lineal.generate.prefill import evaluating
+from lineal.generate.prefill import Speaker, evaluating
 from lineal.generate.sampling import Sampling
-from lineal.models.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Drawn:
 
 
 def stream(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: Sampling, **options: Unpack[Options]
+    model: Speaker, prompts: Sequence[Sequence[int]], settings: Sampling, **options: Unpack[Options]
 ) -> Iterator[Drawn]:
     """The tokens of `generate(model, prompts, settings, **options)`, each as soon as it is drawn.
 

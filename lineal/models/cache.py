@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,18 +65,83 @@ class Step:
     read_from: tuple[Tensor, ...] | None
 
 
-class KeyValueCache:
+class Slots:
+    """Rows of a batch, each in a slot of some memory; slot i has read `lengths[i]` tokens.
+
+    `lengths` lives on the host, so that planning a step never waits for a device. Keep the rows in use in front: `move`
+    and `compact` fill the holes that finished rows leave.
+    """
+
+    def __init__(self, slots: int, length: int):
+        self.slots, self.length = slots, length
+        self.lengths = [0] * slots
+
+    def plan(self, rows: Rows, count: int, width: int) -> Any:
+        """What a pass must know that appends `width` tokens to each of `count` rows."""
+        raise NotImplementedError
+
+    def copy(self, source: int, targets: Sequence[int]) -> None:
+        """Copy one row into others."""
+        raise NotImplementedError
+
+    def adopt(self, other: Any, sources: Sequence[int], first: int) -> None:
+        """Copy rows of another memory of this kind (a source may repeat) into the slots from `first` on."""
+        raise NotImplementedError
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """Slot i gets what slot `order[i]` holds (a source may repeat); the slots beyond are emptied."""
+        raise NotImplementedError
+
+    def grow(self, length: int) -> None:
+        """Make room for `length` tokens per slot."""
+        raise NotImplementedError
+
+    def row_numbers(self, rows: Rows, count: int) -> range | Sequence[int]:
+        """The slots that `rows` means for a batch of `count` rows."""
+        if rows is None:
+            rows = slice(0, count)
+        numbers = range(*rows.indices(self.slots)) if isinstance(rows, slice) else rows
+        if len(numbers) != count:
+            raise UsageError(f"{count} rows of tokens were given for {len(numbers)} slots of the cache.")
+        return numbers
+
+    def advance(self, rows: Rows, count: int, width: int) -> None:
+        """Add `width` to the lengths of the rows; the decoder calls it after each pass."""
+        for number in self.row_numbers(rows, count):
+            self.lengths[number] += width
+
+    def move(self, source: int, target: int) -> None:
+        """Move a row to another slot; the source is empty afterwards."""
+        if source != target:
+            self.copy(source, [target])
+            self.lengths[source] = 0
+
+    def compact(self, keep: Sequence[int]) -> list[int]:
+        """Bring the rows `keep` to slots 0..len(keep)-1, moving as few as possible, and empty all others.
+
+        Returns the new order: the row now in slot i was in slot `order[i]`.
+        """
+        count = len(keep)
+        kept = set(keep)
+        movers = iter(sorted(slot for slot in kept if slot >= count))
+        order = [slot if slot in kept else next(movers) for slot in range(count)]
+        for slot, source in enumerate(order):
+            self.move(source, slot)
+        for slot in range(count, self.slots):
+            self.lengths[slot] = 0
+        return order
+
+
+class KeyValueCache(Slots):
     """Keys and values of `slots` rows of at most `length` tokens: one tensor [L, 2, slots, Hkv, S, Dh].
 
     Slots and heads lie next to each other, so that one batched product serves them all without a copy.
 
-    Slot i holds `lengths[i]` tokens. `lengths` lives on the host, so that planning a step never waits for a device.
     Passing the cache to a decoder appends the given tokens to the given rows and adds their number to `lengths`.
     A prompt shorter than its (right-padded) batch is cut back afterwards: `cut(rows, lengths)`; what lies beyond a
     row's length is never seen and is overwritten by the next tokens.
 
-    Rows in a slice `[:n]` are read and written without copies, so keep the rows in use in front: `move` and
-    `compact` fill the holes that finished rows leave.
+    Rows in a slice `[:n]` are read and written without copies.
     """
 
     def __init__(
@@ -95,8 +160,7 @@ class KeyValueCache:
         shape = (config.layers, 2, slots, config.kv_heads, length, config.head_width)
         # Zeros, not empty: a masked score is -inf, but -inf weights times a nan value would still be nan.
         self.store = zeros(shape, dtype, torch.device(device))
-        self.slots, self.length = slots, length
-        self.lengths = [0] * slots
+        super().__init__(slots, length)
         self._layers = self.store.unbind(0)
 
     @property
@@ -108,15 +172,6 @@ class KeyValueCache:
     def bytes(self) -> int:
         """Memory held by keys and values."""
         return self.store.numel() * self.store.element_size()
-
-    def row_numbers(self, rows: Rows, count: int) -> range | Sequence[int]:
-        """The slots that `rows` means for a batch of `count` rows."""
-        if rows is None:
-            rows = slice(0, count)
-        numbers = range(*rows.indices(self.slots)) if isinstance(rows, slice) else rows
-        if len(numbers) != count:
-            raise UsageError(f"{count} rows of tokens were given for {len(numbers)} slots of the cache.")
-        return numbers
 
     def plan(self, rows: Rows, count: int, width: int, start_B: Sequence[int] | None = None) -> Step:
         """The step that appends `width` tokens to each of `count` rows; `start_B` first sets the rows' lengths."""
@@ -180,11 +235,6 @@ class KeyValueCache:
             key, value = self._layers[layer][:, slots, :, : step.span].unbind(0)
         return key, value
 
-    def advance(self, rows: Rows, count: int, width: int) -> None:
-        """Add `width` to the lengths of the rows; the decoder calls it after each pass."""
-        for number in self.row_numbers(rows, count):
-            self.lengths[number] += width
-
     def cut(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Shorten rows to their true lengths (after a right-padded prefill); longer than now is refused."""
         for row, length in zip(rows, lengths, strict=True):
@@ -241,27 +291,6 @@ class KeyValueCache:
             else:
                 wider[..., : self.length, :] = self.store
             self.store, self.length, self._layers = wider, length, wider.unbind(0)
-
-    def move(self, source: int, target: int) -> None:
-        """Move a row to another slot; the source is empty afterwards."""
-        if source != target:
-            self.copy(source, [target])
-            self.lengths[source] = 0
-
-    def compact(self, keep: Sequence[int]) -> list[int]:
-        """Bring the rows `keep` to slots 0..len(keep)-1, moving as few as possible, and empty all others.
-
-        Returns the new order: the row now in slot i was in slot `order[i]`.
-        """
-        count = len(keep)
-        kept = set(keep)
-        movers = iter(sorted(slot for slot in kept if slot >= count))
-        order = [slot if slot in kept else next(movers) for slot in range(count)]
-        for slot, source in enumerate(order):
-            self.move(source, slot)
-        for slot in range(count, self.slots):
-            self.lengths[slot] = 0
-        return order
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

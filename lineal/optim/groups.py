@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,19 +17,29 @@ FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Kinds of device for which torch has a fused AdamW."""
 
 
-def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+Scale = Callable[[str], float]
+"""Of a parameter's name: its learning rate as a share of the others'."""
+
+
+def decay_groups(
+    parameters: Mapping[str, nn.Parameter], weight_decay: float, scale: Scale = lambda name: 1.0
+) -> list[dict[str, Any]]:
     """AdamW's groups: weight decay on matrices (two axes or more, embeddings too), none on gains and biases.
 
     Decay pulls towards 0, which is no neutral place for a gain or a bias. Frozen parameters are left out.
-    Groups keep the parameters' names, so an optimiser's state can be saved by name.
+    Groups keep the parameters' names, so an optimiser's state can be saved by name. scale: parts them further; see
+    `set_learning_rate`.
     """
     moving = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    matrices = [(name, parameter) for name, parameter in moving.items() if parameter.ndim >= 2]
-    others = [(name, parameter) for name, parameter in moving.items() if parameter.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = []
+    for share in sorted({scale(name) for name in moving}, reverse=True):
+        own = [(name, parameter) for name, parameter in moving.items() if scale(name) == share]
+        matrices = [(name, parameter) for name, parameter in own if parameter.ndim >= 2]
+        others = [(name, parameter) for name, parameter in own if parameter.ndim < 2]
+        groups += [
+            {"params": matrices, "weight_decay": weight_decay, "scale": share},
+            {"params": others, "weight_decay": 0.0, "scale": share},
+        ]
     return [group for group in groups if group["params"]]
 
 
@@ -41,13 +51,14 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     fused: bool | None = None,
+    scale: Scale = lambda name: 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) over named parameters, decaying matrices only.
 
-    fused: one kernel for the whole update; None takes it wherever the device has it.
+    fused: one kernel for the whole update; None takes it wherever the device has it. scale: see `decay_groups`.
     Raises UsageError where nothing is left to move.
     """
-    groups = decay_groups(parameters, weight_decay)
+    groups = decay_groups(parameters, weight_decay, scale)
     if not groups:
         raise UsageError(
             f"none of the {len(parameters)} parameters given takes a gradient, so nothing would "

@@ -15,7 +15,7 @@ from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group
 from lineal.objectives.balance import Balance
-from lineal.optim.groups import adamw
+from lineal.optim.groups import Scale, adamw
 from lineal.optim.schedules import make_schedule
 from lineal.recipes import staged
 from lineal.recipes.config import GPTConfig, LanguageConfig, MixtureConfig
@@ -38,7 +38,7 @@ from lineal.train.language import (
     text_of,
 )
 from lineal.train.order import Order
-from lineal.train.routing import Balanced
+from lineal.train.routing import Balanced, expert_scale
 from lineal.train.run import Run
 from lineal.train.score import Scoring
 from lineal.train.session import (
@@ -203,9 +203,17 @@ def assemble(
     optimiser = adamw(
         dict(decoder.named_parameters()), options.learning_rate,
         betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,
+        scale=_scale(config, decoder),
     )  # fmt: skip
     scoring = Scoring(1.0, options.token_budget, autocast_dtype(device), ranks=ranks)
     return Parts(data, decoder, tokenizer, optimiser, scoring, twin)
+
+
+def _scale(config: Config, reader: Reader) -> Scale:
+    experts = reader.config.experts
+    if not isinstance(config, MixtureConfig) or experts is None:
+        return lambda name: 1.0
+    return expert_scale(experts, config.experts.expert_rate)
 
 
 def _pairs(config: LanguageConfig, task: TextTask, tokenizer: Tokenizer, ranks: Ranks) -> Pairs:

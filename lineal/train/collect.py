@@ -13,6 +13,7 @@ from lineal.environments.scoring import Scored, Scorer
 from lineal.environments.shaping import shuffle_rewards
 from lineal.environments.text import Example, encode_prompts, samples_of
 from lineal.generate.engine import generate
+from lineal.generate.prefill import Speaker
 from lineal.generate.sampling import Sampling
 from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group, mixed_groups
@@ -110,7 +111,7 @@ def _tell(scored: Scored, step: int) -> None:
 
 
 def sample_groups(
-    decoder: Decoder, source: Source, index: Sequence[int], step: int, offset: int
+    decoder: Speaker, source: Source, index: Sequence[int], step: int, offset: int
 ) -> tuple[Gathered, Scored]:
     """One group for each prompt, sampled and scored by whichever process has it; `offset` keeps the random numbers of
     rounds apart. Every process gets all of them."""
@@ -131,7 +132,7 @@ def sample_groups(
 
 
 def _own_groups(
-    decoder: Decoder, source: Source, index: Sequence[int], step: int, places: Sequence[int]
+    decoder: Speaker, source: Source, index: Sequence[int], step: int, places: Sequence[int]
 ) -> tuple[Gathered, Scored | None]:
     if not index:
         return Gathered(), None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lineal.environments.text import Example
+from lineal.generate.prefill import Speaker
 from lineal.models.decoder import Decoder
 from lineal.objectives.algorithm import Group
 from lineal.train.collect import EVALUATION, Source, sample_groups
@@ -97,7 +98,7 @@ def evaluate(
 
 
 def answers(
-    decoder: Decoder, source: Source, examples: Sequence[Example], samples: int, step: int = 0
+    decoder: Speaker, source: Source, examples: Sequence[Example], samples: int, step: int = 0
 ) -> Gathered:
     """`samples` completions of each prompt with their rewards; one whose reward is missing counts 0."""
     asked = replace(source, examples=examples, group=Group(samples), shuffle_rewards=False)

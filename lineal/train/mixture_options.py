@@ -33,11 +33,13 @@ class ExpertOptions:
     """Weight of the importance loss, CV squared of the experts' summed gates."""
     load_weight: float = 0.1
     """Weight of the load loss, CV squared of the smooth estimate of tokens per expert; needs noisy_top_k."""
+    expert_rate: float | None = None
+    """Learning rate of the experts, as a share of the others' (default: sqrt(tokens that an expert gets / all tokens))."""
     expert_parallel: bool = False
     """Under torchrun: each process holds a part of the experts, and tokens travel to them."""
 
     def __post_init__(self) -> None:
-        at_least(self, experts=1, chosen=1, groups=1)
+        at_least(self, experts=1, chosen=1, groups=1, expert_rate=0)
         one_of(self, body=BODIES, preset=PRESETS)
 
 

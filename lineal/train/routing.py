@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lineal.generate.random import row_key, uniform_int
-from lineal.models.gating import Noise, Routes, Routing
+from lineal.models.gating import ExpertsConfig, Noise, Routes, Routing
 from lineal.objectives.balance import Balance, Total, cv_squared, importance
+from lineal.optim.groups import Scale
 from lineal.train.distributed import Ranks
 
 GATING = 1 << 41
@@ -34,6 +36,16 @@ def gating_noise(seed: int, step: int) -> Noise:
         return torch.special.ndtri(share_NE).float().to(position_N.device)
 
     return normal
+
+
+def expert_scale(experts: ExpertsConfig, asked: float | None) -> Scale:
+    """The learning rate of experts as a share of the others', by a parameter's name.
+
+    asked: the share; None: sqrt(active / count). An expert's gradient is of so many times fewer tokens, and Adam's rate goes with
+    the root of the batch (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms").
+    """
+    share = math.sqrt(experts.active / experts.count) if asked is None else asked
+    return lambda name: share if ".experts." in name else 1.0
 
 
 class _Sum(torch.autograd.Function):

@@ -13,12 +13,18 @@ from hypothesis import strategies as st
 
 from lineal.errors import NonFiniteError, UsageError
 from lineal.generate import engine
+from lineal.generate.beam import BeamSearch
 from lineal.generate.draw import draw, temper
 from lineal.generate.engine import Interrupted, generate
 from lineal.generate.penalties import Memory, shape
+from lineal.generate.prefill import Speaker
 from lineal.generate.random import reference_uniform, row_key
+from lineal.generate.recurrent import Recurrent
 from lineal.generate.sampling import Sampling
+from lineal.models.awd_lstm import AWDLSTM, AWDConfig
 from lineal.models.decoder import PRESETS, Decoder
+from lineal.models.gating import ExpertsConfig
+from lineal.models.lstm import LSTMConfig, RecurrentModel
 from lineal.types import Completion
 
 PROMPTS = [[3], [5, 1, 7], [2, 2], [12, 11, 10, 9, 8, 7], [5, 1, 7], [4, 0, 4, 1]]
@@ -46,7 +52,7 @@ KINDS = {
 
 
 @torch.no_grad()
-def naive(model: Decoder, prompt: Sequence[int], s: Sampling, key: int, eos_id: int | None = 0) -> Completion:
+def naive(model: Speaker, prompt: Sequence[int], s: Sampling, key: int, eos_id: int | None = 0) -> Completion:
     """One completion, reading everything again for each token; no cache, no batch."""
     ids, logps, memory = [], [], Memory(s, 1, model.config.vocab_size)
     memory.join(0, [tuple(prompt)])
@@ -94,6 +100,51 @@ def test_every_layout_is_decoded_exactly(make, layout: str) -> None:
     for i, group in enumerate(groups):
         for j, completion in enumerate(group):
             same(completion, naive(model, PROMPTS[i], PLAIN, row_key(0, 0, 2 * i + j)))
+
+
+def recurrent(kind: str) -> Recurrent:
+    if kind == "awd":
+        model = AWDLSTM(AWDConfig(13, 6, 9, 2)).initialise(0)
+    else:
+        experts = (
+            ExpertsConfig(6, 2, 10, activation="relu", gate="noisy_top_k") if kind == "experts" else None
+        )
+        model = RecurrentModel(LSTMConfig(13, 8, 5, hidden=16, experts=experts)).initialise(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.7, generator=torch.Generator().manual_seed(1))
+    return Recurrent(model.double())
+
+
+@pytest.mark.parametrize("kind", ["plain", "experts", "awd"])
+@pytest.mark.parametrize("setting", ["plain", "penalised", "greedy", "ngram"])
+def test_a_state_is_read_on_as_the_whole_text_is(kind: str, setting: str) -> None:
+    model, wanted = recurrent(kind), dataclasses.replace(KINDS[setting], max_batch=5)
+    groups = generate(model, PROMPTS, wanted, samples=3, seed=4, step=2, eos_id=0)
+    for i, (prompt, group) in enumerate(zip(PROMPTS, groups, strict=True)):
+        for j, completion in enumerate(group):
+            same(completion, naive(model, prompt, wanted, row_key(4, 2, 3 * i + j)))
+    # Longer than the context of training: a state has no end.
+    assert len(generate(model, [[3]], dataclasses.replace(PLAIN, max_new_tokens=40))[0][0].ids) == 40
+
+
+def test_beams_of_a_recurrent_model_are_scored_as_the_whole_text_is() -> None:
+    model = recurrent("experts")
+    found = BeamSearch(3, 6, 0.0)(model, PROMPTS, 0)
+    for prompt, beams in zip(PROMPTS, found, strict=True):
+        assert len(beams) == 3
+        for hypothesis in beams:
+            ids = hypothesis.completion.ids
+            with torch.no_grad():
+                logp_TV = model.logits(model(torch.tensor([[*prompt, *ids]]))[0]).log_softmax(-1)
+            steps = range(len(prompt) - 1, len(prompt) + len(ids) - 1)
+            whole = sum(float(logp_TV[t, token]) for t, token in zip(steps, ids, strict=True))
+            assert hypothesis.score == pytest.approx(whole, abs=1e-9)
+
+
+def test_a_recurrent_model_does_not_tell_its_experts() -> None:
+    with pytest.raises(UsageError, match="decoders only"):
+        generate(recurrent("experts"), [[1]], PLAIN, routes=True)
 
 
 @settings(max_examples=25)

@@ -33,6 +33,15 @@ def test_matrices_decay_and_gains_and_biases_do_not(parameters: dict[str, nn.Par
     assert sorted(names_of(matrices) + names_of(others)) == sorted(parameters)
 
 
+def test_a_scale_parts_the_groups_further(parameters: dict[str, nn.Parameter]):
+    optimiser = adamw(
+        parameters, 0.1, weight_decay=0.5, scale=lambda name: 0.25 if "embedding" in name else 1.0
+    )
+    set_learning_rate(optimiser, 0.2)
+    rates = {name: group["lr"] for group in optimiser.param_groups for name in group["param_names"]}
+    assert rates == {name: 0.05 if "embedding" in name else 0.2 for name in parameters}
+
+
 def test_frozen_parameters_and_empty_groups_are_left_out(parameters: dict[str, nn.Parameter]):
     for name, parameter in parameters.items():
         parameter.requires_grad_(name.endswith("bias"))
