@@ -22,6 +22,7 @@ from lineal.generate.random import reference_uniform, row_key
 from lineal.generate.recurrent import Recurrent
 from lineal.generate.sampling import Sampling
 from lineal.models.awd_lstm import AWDLSTM, AWDConfig
+from lineal.models.cache import KeyValueCache
 from lineal.models.decoder import PRESETS, Decoder
 from lineal.models.gating import ExpertsConfig
 from lineal.models.lstm import LSTMConfig, RecurrentModel
@@ -236,13 +237,13 @@ def test_the_cache_grows_with_the_completions_and_not_before(model: Decoder, mon
     whole = generate(model, PROMPTS, dataclasses.replace(PLAIN, max_new_tokens=30), samples=2, eos_id=0)
     lengths = []
     monkeypatch.setattr(engine, "CACHE_CHUNK", 2)
-    grow = engine.KeyValueCache.grow
+    grow = KeyValueCache.grow
 
     def watched(self, length):
         grow(self, length)
         lengths.append(self.length)
 
-    monkeypatch.setattr(engine.KeyValueCache, "grow", watched)
+    monkeypatch.setattr(KeyValueCache, "grow", watched)
     again = generate(model, PROMPTS, dataclasses.replace(PLAIN, max_new_tokens=30), samples=2, eos_id=0)
     assert tokens(again) == tokens(whole)
     assert len(lengths) > 1
