@@ -4,9 +4,10 @@
 
 speed: forward and backward of one layer beside a dense layer of the same active work, and beside the block of Mixtral in
 transformers, in turn. ladder: the LSTM model of the paper, scaled down, on novels; dense (one expert as wide as the
-chosen ones together), 4 and 32 experts see the same tokens, about ten minutes each on two quiet cores. balance: the
-busiest expert's load over the mean with both losses and with none. policy: a Mixtral policy on arithmetic under GRPO, GRPO
-with routing replay and GSPO: how many of the sampled experts an update would not choose, and how much is clipped.
+chosen ones together), 4 and 32 experts see the same tokens, ten minutes each on two quiet cores, 17 on the one thread
+that a cell has here. balance: the busiest expert's load over the mean with both losses and with none. policy: a Mixtral
+policy on arithmetic under GRPO, GRPO with routing replay and GSPO: how many of the sampled experts an update would not
+choose, and how much is clipped.
 
 Every training is an ordinary run in a process of its own under --cells; finished ones are skipped, interrupted ones
 resumed. --quick: a twentieth of the steps, and no bar on what is trained.
@@ -18,9 +19,6 @@ import argparse
 import gzip
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,18 +36,7 @@ PARTS = ("speed", "ladder", "balance", "policy")
 STEPS, VOCABULARY, CHOSEN, INNER = 4500, 2048, 4, 512
 """Of the ladder: optimiser steps of 64 x 32 tokens, the BPE vocabulary, k, and the hidden width of an expert."""
 LADDER: dict[str, list[str]] = {
-    "dense": [
-        "--experts",
-        "1",
-        "--chosen",
-        "1",
-        "--gate",
-        "top_k",
-        "--load-weight",
-        "0",
-        "--inner",
-        str(CHOSEN * INNER),
-    ],
+    "dense": f"--experts 1 --chosen 1 --gate top_k --load-weight 0 --inner {CHOSEN * INNER}".split(),
     # Where every expert is chosen there is nothing for noise to try out, and no load to balance.
     "experts-4": ["--experts", "4", "--gate", "top_k", "--load-weight", "0"],
     "experts-32": ["--experts", "32"],
@@ -62,25 +49,15 @@ POLICY: dict[str, list[str]] = {
 }
 
 
-def data() -> Path:
-    """The folder of public data sets."""
-    return Path(os.environ.get("LINEAL_TEST_DATA", "../shared/data"))
-
-
-def lineal(*words: object) -> None:
-    """The command, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "lineal", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
-
-
 def trained(folder: Path, *words: object) -> list[dict]:
     """The metrics of a run: made now, resumed, or as they are when it is done."""
     if not (folder / "final").exists():
         if (folder / "checkpoints").exists():
-            lineal("resume", folder)
+            harness.lineal("resume", str(folder))
         else:
             for file in folder.glob("*"):
                 file.unlink()
-            lineal("run", *words, "--out", folder, "--quiet")
+            harness.lineal("run", *map(str, words), "--out", str(folder), "--quiet")
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -89,12 +66,15 @@ def novels(cells: Path) -> tuple[Path, Path]:
     text, tokenizer = cells / "novels.txt", cells / f"bpe-{VOCABULARY}"
     cells.mkdir(parents=True, exist_ok=True)
     if not text.exists():
-        parts = sorted((data() / "novels_en").glob("train-*.txt.gz"))
+        parts = sorted((harness.data() / "novels_en").glob("train-*.txt.gz"))
         partial = text.with_suffix(".tmp")
         partial.write_bytes(b"".join(gzip.decompress(part.read_bytes()) for part in parts))
         partial.rename(text)
     if not (tokenizer / "tokenizer.json").exists():
-        lineal("tokenizer", "train", text, "--kind", "bpe", "--vocab-size", VOCABULARY, "--out", tokenizer)
+        size = str(VOCABULARY)
+        harness.lineal(
+            "tokenizer", "train", str(text), "--kind", "bpe", "--vocab-size", size, "--out", str(tokenizer)
+        )
     return text, tokenizer
 
 
@@ -168,13 +148,7 @@ def speed(arguments: argparse.Namespace) -> Iterator[Figure]:
     torch.set_num_threads(1)
     shape = (4096, 256, 512, 16, 2)
     times = layer_times(*shape, rounds=5 if arguments.quick else 15)
-    named = {
-        "tokens": shape[0],
-        "width": shape[1],
-        "inner": shape[2],
-        "experts": shape[3],
-        "chosen": shape[4],
-    }
+    named = dict(zip(("tokens", "width", "inner", "experts", "chosen"), shape, strict=True))
     ours, dense = times["ours"], times["dense"]
     bar = "at most 1.15 times a dense layer of the same active work"
     yield Figure("moe/layer beside dense", ours, dense, "ms", bar, ours <= 1.15 * dense, details=named)
@@ -222,34 +196,28 @@ def policy(arguments: argparse.Namespace) -> Iterator[Figure]:
     """Routing change and clip share of three ways to train a mixture policy."""
     prefix, quick = ("quick-" if arguments.quick else ""), arguments.quick
     start = arguments.cells / f"{prefix}policy-sft"
-    shape = ["--layout", "mixtral", "--layers", 3, "--width", 64, "--heads", 4, "--inner", 64, "--level", 1]
-    small = ["--device", "cpu", "--dtype", "float32", "--threads", 1]
-    trained(
-        start,
-        "sft",
-        *shape,
-        *small,
-        "--steps",
-        60 if quick else 400,
-        "--stop-accuracy",
-        0.5,
-        "--eval-every",
-        20,
-    )
+    shape = [
+        "--layout",
+        "mixtral",
+        "--layers",
+        "3",
+        "--width",
+        "64",
+        "--heads",
+        "4",
+        "--inner",
+        "64",
+        "--level",
+        "1",
+    ]
+    small = ["--device", "cpu", "--dtype", "float32", "--threads", "1"]
+    imitated = ["--steps", 60 if quick else 400, "--stop-accuracy", 0.5, "--eval-every", 20]
+    trained(start, "sft", *shape, *small, *imitated)
     for name, words in POLICY.items():
         own = [
             "--model",
             start,
-            "--level",
-            1,
-            "--prompts",
-            32,
-            "--group-size",
-            8,
-            "--minibatches",
-            4,
-            "--epochs",
-            1,
+            *["--level", "1", "--prompts", "32", "--group-size", "8", "--minibatches", "4", "--epochs", "1"],
         ]
         steps = ["--steps", 10 if quick else 100, "--learning-rate", 5e-4, "--eval-prompts", 100]
         metrics = trained(arguments.cells / f"{prefix}policy-{name}", *words, *own, *steps, *small)
