@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lineal.models.cache import KeyValueCache, Rows, Step
+from lineal.models.dropout import drop
 from lineal.models.gating import Routes
 from lineal.models.layers import RMSNorm, rotate
 from lineal.models.ragged import Ragged, attend_ragged
@@ -70,15 +73,16 @@ class Attention(nn.Module):
         query_BTHD, key_BTHD = turned_BTHD.split((self.heads, self.kv_heads), 2)
         if view.ragged is not None:
             return self.out(attend_ragged(query_BTHD[0], key_BTHD[0], value_BTHD[0], view.ragged)[None])
-        mixed_BHTD = F.scaled_dot_product_attention(
-            query_BTHD.transpose(1, 2),
-            key_BTHD.transpose(1, 2),
-            value_BTHD.transpose(1, 2),
-            attn_mask=view.mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=view.mask is None,
-            enable_gqa=self.grouped,
-        )
+        parts = query_BTHD.transpose(1, 2), key_BTHD.transpose(1, 2), value_BTHD.transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        if dropout and x_BTD.device.type == "cpu" and not self.grouped:
+            mixed_BHTD = attend_plainly(
+                *parts, view.mask, lambda weight_BHTS: drop(weight_BHTS, dropout), True
+            )
+        else:
+            mixed_BHTD = F.scaled_dot_product_attention(
+                *parts, view.mask, dropout, is_causal=view.mask is None, enable_gqa=self.grouped
+            )
         return self.out(mixed_BHTD.transpose(1, 2).reshape(*size, self.inner))
 
     def _place(self, turned_BTHD: Tensor, view: View) -> Tensor:
@@ -115,6 +119,27 @@ class Attention(nn.Module):
             enable_gqa=self.grouped,
         )
         return mixed_BHTD.transpose(1, 2).reshape(count, width, self.inner)
+
+
+def attend_plainly(
+    query_BHTD: Tensor,
+    key_BHSD: Tensor,
+    value_BHSD: Tensor,
+    mask: Tensor | None,
+    drop: Callable[[Tensor], Tensor],
+    causal: bool = False,
+) -> Tensor:
+    """softmax(q k' / sqrt(Dh) + mask) v in two plain products; `drop` is shown the weights and may thin them out.
+
+    mask: 0 or -inf, or as SDPA takes it, True where there is something to see; causal: none means the past only.
+    """
+    score_BHTS = (query_BHTD * query_BHTD.shape[-1] ** -0.5) @ key_BHSD.transpose(-1, -2)
+    if mask is None and causal:
+        mask = torch.ones(score_BHTS.shape[-2:], dtype=torch.bool, device=score_BHTS.device).tril()
+    if mask is not None:
+        hide = mask.dtype == torch.bool
+        score_BHTS = score_BHTS.masked_fill(~mask, -math.inf) if hide else score_BHTS + mask
+    return drop(score_BHTS.softmax(-1)) @ value_BHSD
 
 
 def attend_one(query_BHD: Tensor, key_BKSD: Tensor, value_BKSD: Tensor, mask: Tensor | None = None) -> Tensor:

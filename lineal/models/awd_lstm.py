@@ -167,10 +167,14 @@ class AWDLSTM(nn.Module):
         """The last layer's output [B, T, D], without dropout, the state being zero before the first token."""
         return self.read(token_BT).raw_BTD
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The output layer's weight [V, D]; the embedding when they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
     def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Scores of the next token, [..., V]."""
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return F.linear(hidden, weight, self.bias)
+        return F.linear(hidden, self.head_weight, self.bias)
 
     def groups(self) -> list[dict[str, nn.Parameter]]:
         """Parameters by layer, the lowest first: the embedding, then each LSTM; the output layer's own come last."""

@@ -148,8 +148,11 @@ class Bert(nn.Module):
 
     def words(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """norm(gelu(W h + b)) E' + b: scores of the word at each of these states, and at no other."""
-        state = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
-        return F.linear(state, self.embedding.weight, self.word_bias)
+        return F.linear(self.word_states(hidden), self.embedding.weight, self.word_bias)
+
+    def word_states(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        """norm(gelu(W h + b)): what the words' embeddings are multiplied with."""
+        return self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
 
     def follows(self, pooled_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B 2"]:
         """Scores of: the second text follows the first; it was taken from anywhere."""

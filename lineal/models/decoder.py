@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lineal.errors import UsageError
 from lineal.models.attention import Attention, KeyValueCache, Rows, Step, View
+from lineal.models.dropout import drop
 from lineal.models.gating import ExpertsConfig, Routes
 from lineal.models.layers import GeluMLP, RopeScaling, Rotary, SwiGLU, build_norm
 from lineal.models.moe import Mixture
@@ -233,7 +234,7 @@ class Block(nn.Module):
         return self.mlp(x_BTD, view.routes, layer) if isinstance(self.mlp, Mixture) else self.mlp(x_BTD)
 
     def _drop(self, x_BTD: Tensor) -> Tensor:
-        return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
+        return drop(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
 
 
 INTO_STREAM = ("attention.out.weight", "mlp.down.weight", "mlp.experts.down")
@@ -355,7 +356,7 @@ class Decoder(nn.Module):
             else:
                 x_BTD = x_BTD + self.position(position_BT)
         if self.training and self.config.dropout:
-            x_BTD = F.dropout(x_BTD, self.config.dropout)
+            x_BTD = drop(x_BTD, self.config.dropout)
         for layer, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, view, layer)
         return x_BTD if self.norm is None else self.norm(x_BTD)

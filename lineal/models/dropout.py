@@ -25,8 +25,7 @@ class Masks:
 
     def __call__(self, x: Float[Tensor, "*N"], p: float) -> Float[Tensor, "*N"]:
         """x * m / (1 - p), m Bernoulli(1 - p) (Srivastava et al. 2014)."""
-        cut = min(round(p * 65536), 65535)
-        if cut == 0:
+        if _cut(p) == 0:
             return x
         if x.device.type != "cpu":
             if not self._seeded:
@@ -34,5 +33,26 @@ class Masks:
                 self._seeded = True
             return F.dropout(x, p)
         bits = np.frombuffer(self._random.bytes(2 * x.numel()), dtype=np.int16)
-        kept = torch.from_numpy(bits >= cut - 32768).view(x.shape)
-        return x * kept.to(x.dtype).mul_(65536 / (65536 - cut))
+        return _thinned(x, torch.from_numpy(bits >= _cut(p) - 32768), p)
+
+
+def drop(x: Float[Tensor, "*N"], p: float) -> Float[Tensor, "*N"]:
+    """x * m / (1 - p), m Bernoulli(1 - p), from torch's own generator, which the caller seeds for each step.
+
+    On a CPU an element costs 16 bits of it, as with `Masks`.
+    """
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    if _cut(p) == 0:
+        return x
+    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    return _thinned(x, drawn.view(torch.int16)[: x.numel()] >= _cut(p) - 32768, p)
+
+
+def _cut(p: float) -> int:
+    """How many of the 2^16 numbers fall below p."""
+    return min(round(p * 65536), 65535)
+
+
+def _thinned(x: Tensor, kept_N: Tensor, p: float) -> Tensor:
+    return x * kept_N.view(x.shape).to(x.dtype).mul_(65536 / (65536 - _cut(p)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lineal.errors import UsageError
 from lineal.models import awd_lstm
 from lineal.models.char_cnn import CharacterConfig, CharacterReader
+from lineal.models.dropout import drop
 
 State = tuple[tuple[Tensor, Tensor], ...]
 """(output, cell) of each layer of one direction: [B, projection] and [B, cells]."""
@@ -118,7 +119,7 @@ class BiLM(nn.Module):
 
     def _drop(self, x_BTD: Tensor) -> Tensor:
         p = self.config.dropout
-        return F.dropout(x_BTD, p) if self.training and p else x_BTD
+        return drop(x_BTD, p) if self.training and p else x_BTD
 
     def layers_of(
         self, word_BTD: Float[Tensor, "B T D"], mask_BT: Bool[Tensor, "B T"]
@@ -137,13 +138,17 @@ class BiLM(nn.Module):
         ]
         return [torch.cat([word_BTD, word_BTD], -1), *both]
 
-    def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Scores of the next word, [..., V]."""
+    def output_layer(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"]]:
+        """Weight and bias of the output layer. Raises UsageError where there is none."""
         if self.softmax is None:
             raise UsageError(
                 "this model has no output layer (published weights have none): it cannot predict words."
             )
-        return self.softmax(hidden)
+        return self.softmax.weight, self.softmax.bias
+
+    def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Scores of the next word, [..., V]."""
+        return F.linear(hidden, *self.output_layer())
 
     @torch.no_grad()
     def initialise(self, seed: int) -> BiLM:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from lineal.models.attention import Attention
 from lineal.models.decoder import Block, Decoder
 from lineal.models.dropout import Masks
 from lineal.models.heads import LinearHead
+from lineal.ops.logprob import linear_logp
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,8 @@ class DecoderBody(Body):
     def language_loss(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, " N"]:
         """Mean over each sequence's tokens but the first of -log p(token | those before)."""
         counted_NT = inputs.mask_NT[:, 1:]
-        logits_MV = self.decoder.logits(hidden_NTD[:, :-1][counted_NT])
-        loss_M = F.cross_entropy(logits_MV.float() if logits_MV.dtype == torch.bfloat16 else logits_MV,
-                                 inputs.token_NT[:, 1:][counted_NT], reduction="none")  # fmt: skip
+        hidden_MD, target_M = hidden_NTD[:, :-1][counted_NT], inputs.token_NT[:, 1:][counted_NT]
+        loss_M = -linear_logp(hidden_MD, self.decoder.head_weight, target_M)
         loss_NT = torch.zeros(counted_NT.shape, dtype=loss_M.dtype, device=loss_M.device)
         loss_NT = loss_NT.masked_scatter(counted_NT, loss_M)
         return loss_NT.sum(1) / counted_NT.sum(1)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
+from lineal.models.dropout import drop
 from lineal.models.gating import ExpertsConfig, Routes
 from lineal.models.moe import Mixture
 
@@ -112,7 +113,7 @@ class RecurrentModel(nn.Module):
 
     def _drop(self, x_BTD: Tensor) -> Tensor:
         dropout = self.config.dropout
-        return F.dropout(x_BTD, dropout) if self.training and dropout else x_BTD
+        return drop(x_BTD, dropout) if self.training and dropout else x_BTD
 
     def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Scores of the next token, [..., V]."""

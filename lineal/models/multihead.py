@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lineal.models.attention import attend_one
+from lineal.models.attention import attend_one, attend_plainly
 from lineal.models.cache import KeyValueCache, Step
 from lineal.models.dropout import Masks
 
@@ -47,13 +47,13 @@ def attend(
     plain = going.maps is not None or (going.masks is not None and dropout > 0)
     if not plain and not (query_BHTD.dtype == torch.bfloat16 and query_BHTD.device.type == "cpu"):
         return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, attn_mask=mask)
-    score_BHTS = (query_BHTD * query_BHTD.shape[-1] ** -0.5) @ key_BHSD.transpose(-1, -2)
-    if mask is not None:
-        score_BHTS = score_BHTS + mask
-    weight_BHTS = score_BHTS.softmax(-1)
-    if going.maps is not None:
-        going.maps.append(weight_BHTS.detach().float())
-    return going.drop(weight_BHTS, dropout) @ value_BHSD
+
+    def drop(weight_BHTS: Tensor) -> Tensor:
+        if going.maps is not None:
+            going.maps.append(weight_BHTS.detach().float())
+        return going.drop(weight_BHTS, dropout)
+
+    return attend_plainly(query_BHTD, key_BHSD, value_BHSD, mask, drop)
 
 
 class SelfAttention(nn.Module):

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
 from lineal.models.char_cnn import CharacterConfig
+from lineal.models.dropout import drop
 from lineal.models.elmo import DIRECTIONS, BiLM, ElmoConfig, State
 from lineal.models.hf.elmo import save_elmo
 from lineal.objectives.sampled import log_uniform, sampled_cross_entropy
+from lineal.ops.smoothing import smoothed_loss
 from lineal.recipes import staged
 from lineal.recipes.config import ElmoRecipeConfig
 from lineal.train.console import note
@@ -105,9 +106,10 @@ class BiLMStage(RecurrentStage):
 
     def _loss(self, hidden_ND: Tensor, target_N: Tensor, step: int, number: int) -> Tensor:
         p, samples, model = self.config.model.dropout, self.config.sentences.samples, self.model
-        hidden_ND = F.dropout(hidden_ND, p) if p else hidden_ND
+        hidden_ND = drop(hidden_ND, p) if p else hidden_ND
         if not samples or model.softmax is None:
-            return F.cross_entropy(model.logits(hidden_ND), target_N)
+            weight_VD, bias_V = model.output_layer()
+            return smoothed_loss(hidden_ND, weight_VD, target_N, bias_V=bias_V)[0] / len(target_N)
         place_K = np.arange(samples, dtype=np.uint64)
         uniform_K = torch.from_numpy(uniform(self.config.run.seed, step, number, place_K))
         sample_K = log_uniform(uniform_K, len(self.words)).to(hidden_ND.device)
@@ -132,9 +134,10 @@ class BiLMStage(RecurrentStage):
             outputs, after = model.read(word_UD[place_N].view(*type_BT.shape, -1), direction, state)
             return outputs[-1], after
 
-        return Listener(
-            model.zero_state, read, model.logits, lambda type_N: held.target_U[type_N].to(model.device)
-        )
+        def target(type_N: Tensor) -> Tensor:
+            return held.target_U[type_N].to(model.device)
+
+        return Listener(model.zero_state, read, *model.output_layer(), target)
 
     def write(self, run: Run, step: int) -> None:
         """The figures on all held-out text, and the model folder."""

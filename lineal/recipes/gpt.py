@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup": 10, "learning_rate": 3e-3, "save_every": 30,
     },
     "cpu-20min": {
-        **_SMALL, "layers": 4, "width": 256, "heads": 4, "block": 128, "batch_size": 32, "vocab_size": 8000, "steps": 4000,
+        **_SMALL, "layers": 4, "width": 256, "heads": 4, "block": 128, "batch_size": 16, "vocab_size": 8000, "steps": 3000,
         "warmup": 200, "learning_rate": 1e-3, "save_every": 250, "eval_every": 500, "time_limit": 1200.0,
     },
     "gpu-small": {

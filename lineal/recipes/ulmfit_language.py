@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lineal.errors import UsageError
 from lineal.models.awd_lstm import AWDLSTM, AWDConfig, Directions, activation_penalties, with_vocabulary
 from lineal.models.dropout import Masks
 from lineal.models.hf.awd import DIRECTIONS, load_awd, save_awd
+from lineal.ops.smoothing import smoothed_loss
 from lineal.recipes.config import ULMFiTConfig
 from lineal.tokenizers import Tokenizer, load_tokenizer
 from lineal.train.build import model_folder
@@ -147,8 +147,10 @@ class LanguageStage(RecurrentStage):
                 Masks(self.config.run.seed, step, DIRECTIONS.index(direction)), options.batch_size
             )
             reading = model.read(window.input_BT.to(model.device), self.module.state(direction), noise)
-            logits_NV = model.logits(reading.dropped_BTD.flatten(0, 1))
-            loss = F.cross_entropy(logits_NV, window.target_BT.flatten().to(model.device))
+            target_N = window.target_BT.flatten().to(model.device)
+            hidden_ND = reading.dropped_BTD.flatten(0, 1)
+            total, _, _ = smoothed_loss(hidden_ND, model.head_weight, target_N, bias_V=model.bias)
+            loss = total / len(target_N)
             small, slow = activation_penalties(reading, options.activation_penalty, options.temporal_penalty)
             (loss + small + slow).backward()
             losses[direction], states[direction] = loss.detach(), reading.state

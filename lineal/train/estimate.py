@@ -7,6 +7,7 @@ import time
 import torch
 
 from lineal.models.decoder import Decoder, DecoderConfig, parameter_count
+from lineal.ops.smoothing import smoothed_loss
 from lineal.train.device import Shape, choose_device
 from lineal.train.progress import show_seconds
 
@@ -62,8 +63,8 @@ def _tokens_per_second(
     for _ in range(2):
         began = time.perf_counter()
         with torch.autocast(device.type, half, enabled=half is not None):
-            logits_NV = model.logits(model(token_BT).flatten(0, 1))
-        loss = torch.nn.functional.cross_entropy(logits_NV.float(), token_BT.flatten())
+            hidden_ND = model(token_BT).flatten(0, 1)
+        loss, _, _ = smoothed_loss(hidden_ND, model.head_weight, token_BT.flatten(), half=half is not None)
         loss.backward()
         float(loss.detach())
         best = min(best, time.perf_counter() - began)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lineal.environments.text import Example, encode_prompts
@@ -19,6 +18,7 @@ from lineal.models.decoder import Decoder
 from lineal.models.gating import Routes
 from lineal.models.lstm import RecurrentModel
 from lineal.models.policy import ActorCritic
+from lineal.ops.smoothing import smoothed_loss
 from lineal.tokenizers import Tokenizer
 from lineal.train.blocks import Blocks, pack, random_blocks, sequential_blocks, split_stream
 from lineal.train.collect import to_rollout
@@ -162,11 +162,13 @@ def _block_loss(
     device = decoder.device
     with scoring.precision(device):
         hidden_BTD = decoder(blocks.input_BT.to(device), routes=routes)
-        logits_NV = decoder.logits(hidden_BTD.flatten(0, 1))
-    target_N = blocks.target_BT.masked_fill(~blocks.mask_BT, -100).flatten().to(device)
-    wide_NV = logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV
-    loss = F.cross_entropy(wide_NV, target_N, reduction="sum")
-    right = torch.zeros(()) if decoder.training else (logits_NV.argmax(-1) == target_N).sum()
+    hidden_ND, target_N = hidden_BTD.flatten(0, 1), blocks.target_BT.flatten()
+    if not blocks.mask_BT.all():
+        where_N = blocks.mask_BT.flatten().nonzero()[:, 0]
+        hidden_ND, target_N = hidden_ND[where_N.to(device)], target_N[where_N]
+    # What is measured is measured in float32: near ties would be ties in bfloat16.
+    half = decoder.training and scoring.autocast is not None
+    loss, _, right = smoothed_loss(hidden_ND, decoder.head_weight, target_N.to(device), half=half)
     return loss, right
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from lineal.models.bert import Bert
 from lineal.models.dropout import Masks
 from lineal.models.multihead import Pass
+from lineal.ops.smoothing import smoothed_loss
 from lineal.train.distributed import ALONE, Ranks
 from lineal.train.length_order import Ints, parts_of
 from lineal.train.masked_batches import MaskedBatch, Pairs, like_lengths
@@ -48,21 +49,25 @@ def losses_of(
     precision: Any = nullcontext() if half is None else torch.autocast(model.device.type, half)
     with precision:
         hidden_BTD = model(batch.token_BT, batch.segment_BT, batch.mask_BT, Pass(masks))
-        logits_MV = model.words(hidden_BTD.flatten(0, 1)[batch.at_M])
+        state_MD = model.word_states(hidden_BTD.flatten(0, 1)[batch.at_M])
         logits_B2 = model.follows(model.pooled(hidden_BTD))
-    wide_MV, wide_B2 = _wide(logits_MV), _wide(logits_B2)
+    wide_B2 = logits_B2.float() if logits_B2.dtype == torch.bfloat16 else logits_B2
+    # What is measured is measured in float32: near ties would be ties in bfloat16.
+    words, _, words_right = smoothed_loss(
+        state_MD,
+        model.embedding.weight,
+        batch.word_M,
+        bias_V=model.word_bias,
+        half=half is not None and model.training,
+    )
     return Losses(
-        F.cross_entropy(wide_MV, batch.word_M, reduction="sum"),
+        words,
         F.cross_entropy(wide_B2, batch.random_B, reduction="sum"),
-        (wide_MV.argmax(-1) == batch.word_M).sum(),
+        words_right,
         (wide_B2.argmax(-1) == batch.random_B).sum(),
         len(batch.word_M),
         len(batch.random_B),
     )
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype == torch.bfloat16 else logits
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from lineal.errors import DataError
 from lineal.models.awd_lstm import AWDLSTM, State
+from lineal.ops.smoothing import smoothed_loss
 
 COLUMNS, STRETCH = 32, 128
 """Columns that an evaluation reads side by side, and tokens that it reads at once."""
@@ -55,13 +55,14 @@ class Carried(nn.Module):
 class Listener:
     """One direction of a language model as an evaluation uses it.
 
-    read: tokens [B, T] and a state to hidden states [B, T, D] and the state after them. target: of a token, its number in
-    the output layer.
+    read: tokens [B, T] and a state to hidden states [B, T, D] and the state after them. weight, bias: the output layer's.
+    target: of a token, its number there.
     """
 
     zero_state: Callable[[int], State]
     read: Callable[[Tensor, State], tuple[Tensor, State]]
-    logits: Callable[[Tensor], Tensor]
+    weight: Tensor
+    bias: Tensor
     target: Callable[[Tensor], Tensor]
 
 
@@ -72,7 +73,9 @@ def listener(model: AWDLSTM) -> Listener:
         reading = model.read(token_BT.to(model.device), state)
         return reading.raw_BTD, reading.state
 
-    return Listener(model.zero_state, read, model.logits, lambda token_N: token_N.to(model.device))
+    return Listener(
+        model.zero_state, read, model.head_weight, model.bias, lambda token_N: token_N.to(model.device)
+    )
 
 
 @torch.no_grad()
@@ -92,10 +95,9 @@ def held_out_figures(model: Listener, stream_N: Int[Tensor, " N"], most: int = 0
     state, sums_2 = model.zero_state(rows), torch.zeros(2, dtype=torch.float64)
     for start in range(0, length, STRETCH):
         hidden_BTD, state = model.read(input_BN[:, start : start + STRETCH], state)
-        logits_NV = model.logits(hidden_BTD.flatten(0, 1))
         target_N = model.target(target_BN[:, start : start + STRETCH].flatten())
-        loss = F.cross_entropy(logits_NV, target_N, reduction="sum").double()
-        sums_2 += torch.stack([loss, (logits_NV.argmax(-1) == target_N).sum().double()]).cpu()
+        loss, _, right = smoothed_loss(hidden_BTD.flatten(0, 1), model.weight, target_N, bias_V=model.bias)
+        sums_2 += torch.stack([loss.double(), right.double()]).cpu()
     loss, right = (sums_2 / (rows * length)).tolist()
     return {"loss": loss, "perplexity": perplexity(loss), "token_accuracy": right}
 
