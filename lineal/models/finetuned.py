@@ -12,7 +12,7 @@ from lineal.models.attention import Attention
 from lineal.models.decoder import Block, Decoder
 from lineal.models.dropout import Masks
 from lineal.models.heads import LinearHead
-from lineal.ops.logprob import linear_logp
+from lineal.ops.smoothing import smoothed_loss
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Body(nn.Module):
         """One state of each sequence."""
         raise NotImplementedError
 
-    def language_loss(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, " N"]:
-        """Mean over each sequence's tokens of -log p(token | those before); only for models of which that is usual."""
+    def language_loss(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, ""]:
+        """Σ over sequences of the mean over their tokens of -log p(token | those before); only where that is usual."""
         raise NotImplementedError
 
     def layer_states(self, inputs: Inputs) -> list[Float[Tensor, "N T D"]]:
@@ -134,14 +134,15 @@ class DecoderBody(Body):
         """The state of the last token  (Radford et al. 2018, eq. 3)."""
         return hidden_NTD[torch.arange(len(hidden_NTD), device=hidden_NTD.device), inputs.last_N]
 
-    def language_loss(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, " N"]:
-        """Mean over each sequence's tokens but the first of -log p(token | those before)."""
+    def language_loss(self, hidden_NTD: Float[Tensor, "N T D"], inputs: Inputs) -> Float[Tensor, ""]:
+        """Σ over sequences of the mean over their tokens but the first of -log p(token | those before)."""
         counted_NT = inputs.mask_NT[:, 1:]
         hidden_MD, target_M = hidden_NTD[:, :-1][counted_NT], inputs.token_NT[:, 1:][counted_NT]
-        loss_M = -linear_logp(hidden_MD, self.decoder.head_weight, target_M)
-        loss_NT = torch.zeros(counted_NT.shape, dtype=loss_M.dtype, device=loss_M.device)
-        loss_NT = loss_NT.masked_scatter(counted_NT, loss_M)
-        return loss_NT.sum(1) / counted_NT.sum(1)
+        wide = torch.promote_types(hidden_MD.dtype, torch.float32)
+        share_M = (1 / counted_NT.sum(1, keepdim=True, dtype=wide)).expand(counted_NT.shape)[counted_NT]
+        half = torch.is_autocast_enabled(hidden_MD.device.type)
+        weight_VD = self.decoder.head_weight
+        return smoothed_loss(hidden_MD, weight_VD, target_M, half=half, share_N=share_M)[0]
 
     def layer_states(self, inputs: Inputs) -> list[Float[Tensor, "N T D"]]:
         """The embeddings, the output of each block, the last one after the last norm."""

@@ -24,14 +24,16 @@ def smoothed_loss(
     smoothing: float = 0.0,
     bias_V: Float[Tensor, " V"] | None = None,
     half: bool = False,
+    share_N: Float[Tensor, " N"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Int[Tensor, ""]]:
-    """Σ_n [lse(z_n) - (1 - ε) z_n[y_n] - ε mean_v z_n[v]], z = h W' + b, in nats (Szegedy et al. 2016, eq. 4).
+    """Σ_n s_n [lse(z_n) - (1 - ε) z_n[y_n] - ε mean_v z_n[v]], z = h W' + b, in nats (Szegedy et al. 2016, eq. 4).
 
     That is the cross-entropy to (1 - ε) onehot(y) + ε/V, the target itself having a share of ε too, as in
     `torch.nn.functional.cross_entropy`. Beside it, without gradient: Σ -log p(y), and how many y were the most probable.
-    half: multiply in bfloat16 and keep the logits in it; sums are float32. There is no second derivative.
+    half: multiply in bfloat16 and keep the logits in it; sums are float32. share_N: s, each row's share in the loss, without
+    which all are 1; the other two sums have none. There is no second derivative.
     """
-    return _SmoothedLoss.apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, half)
+    return _SmoothedLoss.apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, half, share_N)
 
 
 class _SmoothedLoss(torch.autograd.Function):
@@ -46,10 +48,11 @@ class _SmoothedLoss(torch.autograd.Function):
         target_N: Tensor,
         smoothing: float,
         half: bool,
+        share_N: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kind = torch.bfloat16 if half else weight_VD.dtype
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            sums = _Sums(hidden_ND.detach().to(kind), weight_VD.detach().to(kind), bias_V, smoothing)
+            sums = _Sums(hidden_ND.detach().to(kind), weight_VD.detach().to(kind), bias_V, smoothing, share_N)
             # Inside `forward` grad mode is off; what counts is whether anyone will ask.
             sums.run(target_N, gradient=any(ctx.needs_input_grad[:3]))
         ctx.sums = sums
@@ -68,16 +71,25 @@ class _SmoothedLoss(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
 class _Sums:
     """The loss and its gradient in progress."""
 
-    def __init__(self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, smoothing: float) -> None:
+    def __init__(
+        self,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        smoothing: float,
+        share_N: Tensor | None,
+    ) -> None:
         self.hidden_ND, self.weight_VD, self.smoothing = hidden_ND, weight_VD, smoothing
         self.bias_V = None if bias_V is None else bias_V.detach().to(weight_VD.dtype)
         self.wide = torch.float64 if weight_VD.dtype == torch.float64 else torch.float32
+        self.share_N1 = None if share_N is None else share_N.detach().to(self.wide)[:, None]
         nought = weight_VD.new_zeros((), dtype=self.wide)
         self.loss, self.plain, self.hits = nought, nought.clone(), nought.new_zeros((), dtype=torch.int64)
         self.to_hidden_ND = self.to_weight_VD = nought
@@ -110,15 +122,20 @@ class _Sums:
             self._gradient(rows, z_CV, target_C1)
         else:
             lse_C1 = torch.logsumexp(z_CV.to(self.wide), 1, keepdim=True)
-        self.loss = self.loss + (lse_C1 - (1 - self.smoothing) * taken_C1).sum()
+        self.loss = self.loss + self._shared(lse_C1 - (1 - self.smoothing) * taken_C1, rows).sum()
         self.plain += (lse_C1 - taken_C1).sum()
         self.hits += (taken_C1 >= most_C1.to(self.wide)).sum()
+
+    def _shared(self, x_CD: Tensor, rows: slice = slice(None)) -> Tensor:
+        return x_CD if self.share_N1 is None else x_CD * self.share_N1[rows].to(x_CD.dtype)
 
     def _gradient(self, rows: slice, p_CV: Tensor, target_C1: Tensor) -> None:
         share_C = p_CV.new_full((len(p_CV),), -(1 - self.smoothing))
         # scatter_add_ would copy a bfloat16 matrix to float32 and back.
         rows_C = torch.arange(len(p_CV), device=p_CV.device)
         slope_CV = p_CV.index_put_((rows_C, target_C1[:, 0]), share_C, accumulate=True)
+        if self.share_N1 is not None:
+            slope_CV *= self.share_N1[rows].to(slope_CV.dtype)
         torch.mm(slope_CV, self.weight_VD, out=self.to_hidden_ND[rows])
         self.to_weight_VD += slope_CV.t() @ self.hidden_ND[rows]
         if self.to_bias_V is not None:
@@ -126,15 +143,17 @@ class _Sums:
 
     def _uniform(self, gradient: bool) -> None:
         """The share ε/V of every word, whose sum over v needs no logits: Σ_v z_n[v] = h_n · Σ_v W_v + Σ_v b_v."""
-        share, count = self.smoothing / len(self.weight_VD), len(self.hidden_ND)
-        total_D = self.hidden_ND.sum(0, dtype=self.wide)
+        share = self.smoothing / len(self.weight_VD)
+        count = len(self.hidden_ND) if self.share_N1 is None else self.share_N1.sum()
+        total_D = self._shared(self.hidden_ND.to(self.wide)).sum(0)
         sum_D = self.weight_VD.sum(0, dtype=self.wide)
         spread = total_D @ sum_D
         if self.bias_V is not None:
             spread = spread + count * self.bias_V.sum(dtype=self.wide)
         self.loss = self.loss - share * spread
         if gradient:
-            self.to_hidden_ND = self.to_hidden_ND.to(self.wide) - share * sum_D
+            spread_ND = sum_D if self.share_N1 is None else self.share_N1 * sum_D
+            self.to_hidden_ND = self.to_hidden_ND.to(self.wide) - share * spread_ND
             self.to_weight_VD -= share * total_D
             if self.to_bias_V is not None:
                 self.to_bias_V -= share * count

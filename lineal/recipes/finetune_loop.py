@@ -207,8 +207,7 @@ def _losses(parts: Parts, chosen: list[int], weight: float) -> tuple[Tensor, Ten
         score_MC, hidden_NTD = model(inputs)
         language = score_MC.new_zeros(())
         if weight:
-            each_N = model.body.language_loss(hidden_NTD, inputs)
-            language = each_N.view(-1, inputs.each).mean(1).sum()
+            language = model.body.language_loss(hidden_NTD, inputs) / inputs.each
     wide_MC = score_MC.float() if score_MC.dtype == torch.bfloat16 else score_MC
     if task.labels or task.kind == "span":
         told = F.cross_entropy(wide_MC, target_M.long(), reduction="sum")

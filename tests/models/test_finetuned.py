@@ -44,7 +44,7 @@ def test_gradients_reach_every_weight_through_label_and_language() -> None:
     )
     given = inputs(token_NT, mask_NT)
     score_BC, hidden_NTD = model(given)
-    (score_BC.square().sum() + model.body.language_loss(hidden_NTD, given).sum()).backward()
+    (score_BC.square().sum() + model.body.language_loss(hidden_NTD, given)).backward()
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0
         for n, p in model.named_parameters()
@@ -62,9 +62,9 @@ def test_padding_gets_no_gradient() -> None:
     assert isinstance(decoder, Decoder)
     grad = decoder.embedding.weight.grad
     assert grad is not None and not grad[19].any()
-    loss_N = model.body.language_loss(hidden_NTD.detach(), given)
-    other_N = model.body.language_loss(hidden_NTD.detach(), inputs(torch.tensor([[1, 2, 3, 7]]), mask_NT))
-    assert torch.equal(loss_N, other_N)
+    loss = model.body.language_loss(hidden_NTD.detach(), given)
+    other = model.body.language_loss(hidden_NTD.detach(), inputs(torch.tensor([[1, 2, 3, 7]]), mask_NT))
+    assert torch.equal(loss, other)
 
 
 @pytest.mark.parametrize("tied", [True, False])

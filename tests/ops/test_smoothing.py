@@ -45,6 +45,24 @@ def test_it_is_cross_entropy(
     torch.testing.assert_close(alone, expected, atol=1e-10, rtol=1e-12)
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_rows_have_shares(epsilon: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoothing, "CHUNK", 16)
+    hidden, weight, bias, target = problem(40)
+    share = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    each = F.cross_entropy(F.linear(hidden, weight, bias), target, label_smoothing=epsilon, reduction="none")
+    expected = (share * each).sum()
+    loss, plain, hits = smoothed_loss(hidden, weight, target, epsilon, bias, share_N=share)
+    torch.testing.assert_close(loss, expected, atol=1e-10, rtol=1e-12)
+    whole = smoothed_loss(hidden, weight, target, epsilon, bias)
+    assert plain.equal(whole[1]) and hits.equal(whole[2])
+    given = hidden, weight, bias
+    for one, other in zip(
+        torch.autograd.grad(loss, given), torch.autograd.grad(expected, given), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-10)
+
+
 def test_logits_of_a_thousand_do_not_overflow() -> None:
     hidden, weight, _, target = problem(30, torch.float32)
     with torch.no_grad():
