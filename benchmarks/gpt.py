@@ -134,12 +134,17 @@ def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
     return run, math.fsum(line["step_time"] for line in timing)
 
 
+def chosen(arguments: argparse.Namespace) -> list[Task]:
+    """The tasks that were asked for."""
+    return [task for task in TASKS if not arguments.only or task.name in arguments.only]
+
+
 def cells(
     folder: Path, model: Path, seeds: range, arguments: argparse.Namespace
 ) -> dict[tuple[str, str, int], harness.Cell]:
     """Every fine-tuning, by task, method and seed."""
     found = {}
-    for task in TASKS:
+    for task in chosen(arguments):
         train, judged = READERS[task.name]("train"), READERS[task.name]("judged")
         rows, most = (120, 200) if arguments.quick else (task.rows, task.judged)
         options = {
@@ -166,7 +171,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
         zip(todo, map(accuracy, harness.run_cells(list(todo.values()), arguments.jobs)), strict=True)
     )
     spent = time.perf_counter() - began
-    for task in TASKS:
+    for task in chosen(arguments):
         by_method = {m: [reached[task.name, m, seed] for seed in seeds] for m in METHODS}
         bar = "" if arguments.quick else "gain over from scratch >= 2 standard errors"
         yield harness.compared(task.name, by_method, seeds, bar)
@@ -178,6 +183,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="small model, two seeds, few rows; no bar")
     parser.add_argument(
         "--cells", default="runs/gpt-benchmark", help="folder of the cells; finished ones are kept"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(READERS), help="some of the tasks; the other figures stay"
     )
     parser.add_argument("--jobs", type=int, default=2, help="fine-tunings at a time, one thread each")
     parser.add_argument("--learning-rate", default="5e-4", help="of every fine-tuning")

@@ -104,7 +104,7 @@ def save(name: str, lines: list[dict[str, Any]], arguments: dict[str, Any] | Non
     Of --only some, the other figures of the file stay, each with the day on which it was measured.
     """
     RESULTS.mkdir(exist_ok=True)
-    options = {k: v for k, v in (arguments or {}).items() if k not in ("json", "save")}
+    options = {k: v for k, v in (arguments or {}).items() if k not in ("json", "save", "cells")}
     path, here = RESULTS / f"{name}.json", environment()
     lines = [{**line, "measured": here["date"]} for line in lines]
     if options.get("only") and path.exists():
