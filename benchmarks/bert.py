@@ -29,7 +29,7 @@ from typing import Any
 import harness
 import numpy as np
 import torch
-from harness import accuracy, text
+from harness import text
 
 from lineal.recipes import bert, bert_loop
 from lineal.recipes.config import BertRunConfig, to_json, with_options
@@ -40,6 +40,7 @@ from lineal.train.run import Run
 Row = dict[str, Any]
 WORDS = 1000
 """Of a document that is cut from a novel."""
+PARTS = ("speed", "pretraining", "tuning")
 METHODS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "tuned": ({}, ()),
     "from scratch": ({}, ("--fresh",)),
@@ -272,31 +273,24 @@ def rows_of(task: Task) -> tuple[list[Row], list[Row]]:
     return sentiment("sst2/train.tsv.gz"), sentiment("sst2/test.tsv")
 
 
-def cells(folder: Path, model: Path, seeds: range, quick: bool) -> dict[tuple[str, str, int], harness.Cell]:
-    """Every fine-tuning, by task, method and seed."""
-    found = {}
-    for task in TASKS:
-        train, judged = rows_of(task)
-        fields = {"--text-field": "first", "--second-field": "second"} if task.kind == "pair" else {}
-        options = {
-            "--model": str(model), "--task": task.kind, "--learning-rate": task.rate, "--warmup": "0.1",
-            "--epochs": "1" if quick else str(task.epochs), **fields,
-        }  # fmt: skip
-        rows, judged = (120, judged[:200]) if quick else (task.rows, judged)
-        found |= harness.Tuning(task.name, train, judged, rows, options, METHODS).cells(folder, seeds)
-    return found
+def of_task(task: Task, model: Path, quick: bool) -> harness.Tuning:
+    """The fine-tunings of a task."""
+    train, judged = rows_of(task)
+    fields = {"--text-field": "first", "--second-field": "second"} if task.kind == "pair" else {}
+    options = {
+        "--model": str(model), "--task": task.kind, "--learning-rate": task.rate, "--warmup": "0.1",
+        "--epochs": "1" if quick else str(task.epochs), **fields,
+    }  # fmt: skip
+    rows, judged = (120, judged[:200]) if quick else (task.rows, judged)
+    return harness.Tuning(task.name, train, judged, rows, options, METHODS)
 
 
 def tuning(folder: Path, model: Path, arguments: argparse.Namespace) -> Iterator[harness.Figure]:
     """Pre-trained against from scratch, paired by seed; and on how many tasks the first is better."""
     seeds = range(2 if arguments.quick else 5)
-    todo = cells(folder, model, seeds, arguments.quick)
-    reached = dict(
-        zip(todo, map(accuracy, harness.run_cells(list(todo.values()), arguments.jobs)), strict=True)
-    )
     better = []
     for task in TASKS:
-        by_method = {method: [reached[task.name, method, seed] for seed in seeds] for method in METHODS}
+        by_method = of_task(task, model, arguments.quick).reached(folder, seeds, arguments.jobs)
         mean, error = harness.gain(*by_method.values())
         better.append(mean > 0 and mean >= 2 * error)
         yield harness.compared(task.name, by_method, seeds)
@@ -311,7 +305,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
     quick = arguments.quick
     folder = Path(arguments.cells) / ("quick" if quick else "full")
     words = options_of(folder / "data", quick)
-    asked = set(arguments.only.split(",")) if arguments.only else {"speed", "pretraining", "tuning"}
+    asked = set(arguments.only or PARTS)
     if "speed" in asked:
         with tempfile.TemporaryDirectory() as place:
             yield from speed(Path(place), words, quick)
@@ -333,9 +327,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, help="fine-tunings at a time, one thread each")
     parser.add_argument("--steps", type=int, default=0, help="of the pre-training (default: the preset's)")
-    parser.add_argument(
-        "--only", default="", help="speed, pretraining, tuning: some of them, with commas between"
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="some of the parts; the other figures stay")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ import json
 import math
 import random
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness import accuracy, text
+from harness import text
 
 Row = dict[str, Any]
 METHODS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
@@ -134,25 +133,15 @@ def pretrained(folder: Path, quick: bool) -> tuple[Path, float]:
     return run, math.fsum(line["step_time"] for line in timing)
 
 
-def chosen(arguments: argparse.Namespace) -> list[Task]:
-    """The tasks that were asked for."""
-    return [task for task in TASKS if not arguments.only or task.name in arguments.only]
-
-
-def cells(
-    folder: Path, model: Path, seeds: range, arguments: argparse.Namespace
-) -> dict[tuple[str, str, int], harness.Cell]:
-    """Every fine-tuning, by task, method and seed."""
-    found = {}
-    for task in chosen(arguments):
-        train, judged = READERS[task.name]("train"), READERS[task.name]("judged")
-        rows, most = (120, 200) if arguments.quick else (task.rows, task.judged)
-        options = {
-            "--model": str(model), "--learning-rate": arguments.learning_rate,
-            "--epochs": str(1 if arguments.quick else task.epochs), **task.options,
-        }  # fmt: skip
-        found |= harness.Tuning(task.name, train, judged[:most], rows, options, METHODS).cells(folder, seeds)
-    return found
+def tuning(task: Task, model: Path, arguments: argparse.Namespace) -> harness.Tuning:
+    """The fine-tunings of a task."""
+    train, judged = READERS[task.name]("train"), READERS[task.name]("judged")
+    rows, most = (120, 200) if arguments.quick else (task.rows, task.judged)
+    options = {
+        "--model": str(model), "--learning-rate": arguments.learning_rate,
+        "--epochs": str(1 if arguments.quick else task.epochs), **task.options,
+    }  # fmt: skip
+    return harness.Tuning(task.name, train, judged[:most], rows, options, METHODS)
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
@@ -166,16 +155,11 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
         "pre-training: minutes", seconds / 60, None, "min", "<= 20.5 on two cores", seconds <= 1230 or arguments.quick,
         details={name.removeprefix("eval/"): round(final[name], 4) for name in names},
     )  # fmt: skip
-    todo, began = cells(folder, model, seeds, arguments), time.perf_counter()
-    reached = dict(
-        zip(todo, map(accuracy, harness.run_cells(list(todo.values()), arguments.jobs)), strict=True)
-    )
-    spent = time.perf_counter() - began
-    for task in chosen(arguments):
-        by_method = {m: [reached[task.name, m, seed] for seed in seeds] for m in METHODS}
-        bar = "" if arguments.quick else "gain over from scratch >= 2 standard errors"
-        yield harness.compared(task.name, by_method, seeds, bar)
-    print(f"{len(todo)} cells in {spent:.0f} s", file=sys.stderr)
+    bar = "" if arguments.quick else "gain over from scratch >= 2 standard errors"
+    for task in TASKS:
+        if not arguments.only or task.name in arguments.only:
+            reached = tuning(task, model, arguments).reached(folder, seeds, arguments.jobs)
+            yield harness.compared(task.name, reached, seeds, bar)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

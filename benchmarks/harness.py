@@ -77,7 +77,7 @@ def main(
     options: Callable[[argparse.ArgumentParser], Any] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Measure, print each figure as soon as it is there, save if asked to; the exit code.
+    """Measure, print each figure as soon as it is there, and save it if asked to; the exit code.
 
     options: adds the benchmark's own arguments to the parser; `measure` gets them parsed.
     """
@@ -93,27 +93,36 @@ def main(
     for figure in measure(arguments):
         lines.append(figure.line())
         print(json.dumps(lines[-1]) if arguments.json else _sentence(lines[-1]), flush=True)
+        lines[-1]["measured"] = now()
+        if arguments.save:
+            save(name, lines, vars(arguments), whole=False)
     if arguments.save:
         save(name, lines, vars(arguments))
     return 0 if lines and all(line["ok"] for line in lines) else 1
 
 
-def save(name: str, lines: list[dict[str, Any]], arguments: dict[str, Any] | None = None) -> Path:
+def save(
+    name: str, lines: list[dict[str, Any]], arguments: dict[str, Any] | None = None, whole: bool = True
+) -> Path:
     """Write figures to benchmarks/results/NAME.json, with where and when they were measured.
 
-    Of --only some, the other figures of the file stay, each with the day on which it was measured.
+    Of --only some, or while they are not the whole, the other figures of the file stay as they were measured.
     """
     RESULTS.mkdir(exist_ok=True)
     options = {k: v for k, v in (arguments or {}).items() if k not in ("json", "save", "cells")}
     path, here = RESULTS / f"{name}.json", environment()
-    lines = [{**line, "measured": here["date"]} for line in lines]
-    if options.get("only") and path.exists():
+    if (options.get("only") or not whole) and path.exists():
         fresh, before = {line["figure"]: line for line in lines}, json.loads(path.read_text())
         old = [{"measured": before["date"], **line} for line in before["figures"]]
         lines = [fresh.pop(line["figure"], line) for line in old] + list(fresh.values())
-    whole = {"benchmark": name, **here, "options": options, "figures": lines}
-    path.write_text(json.dumps(whole, indent=2, default=str) + "\n")
+    found = {"benchmark": name, **here, "options": options, "figures": lines}
+    path.write_text(json.dumps(found, indent=2, default=str) + "\n")
     return path
+
+
+def now() -> str:
+    """The time, to a second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def environment() -> dict[str, Any]:
@@ -125,7 +134,7 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "commit": _commit(),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": versions,
@@ -243,8 +252,16 @@ class Tuning:
     options: dict[str, str]
     methods: dict[str, tuple[dict[str, str], tuple[str, ...]]]
 
-    def cells(self, folder: Path, seeds: Iterable[int]) -> dict[tuple[str, str, int], Cell]:
-        """By task, method and seed; a seed chooses rows, order and head alike for all methods."""
+    def reached(self, folder: Path, seeds: Iterable[int], jobs: int) -> dict[str, list[float]]:
+        """Accuracy by method, in the order of the seeds; cells that are done are not run again."""
+        todo = self.cells(folder, seeds)
+        found: dict[str, list[float]] = {method: [] for method in self.methods}
+        for (method, _), run in zip(todo, run_cells(list(todo.values()), jobs), strict=True):
+            found[method].append(accuracy(run))
+        return found
+
+    def cells(self, folder: Path, seeds: Iterable[int]) -> dict[tuple[str, int], Cell]:
+        """By method and seed; a seed chooses rows, order and head alike for all methods."""
         found = {}
         name = self.name.partition(",")[0].replace(" ", "-")
         held = write_rows(folder / "data" / f"{name}-judged.jsonl", self.judged)
@@ -254,9 +271,7 @@ class Tuning:
             for method, (options, switches) in self.methods.items():
                 own = {"--data": data, "--eval-data": held, "--seed": str(seed), "--threads": "1"}
                 place = folder / f"{name}-{method.replace(' ', '-')}-{seed}"
-                found[self.name, method, seed] = Cell(
-                    place, "finetune", {**own, **self.options, **options}, switches
-                )
+                found[method, seed] = Cell(place, "finetune", {**own, **self.options, **options}, switches)
         return found
 
 

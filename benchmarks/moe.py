@@ -245,7 +245,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
     """The parts that were asked for."""
     arguments.seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
     for part in PARTS:
-        if part in arguments.only:
+        if not arguments.only or part in arguments.only:
             yield from globals()[part](arguments)
 
 
@@ -254,7 +254,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a twentieth of the steps, and no bar on what is trained"
     )
-    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, help="some of the parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="some of the parts; the other figures stay")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the ladder")
     parser.add_argument("--cells", type=Path, default=HERE / "cells" / "moe", help="where the runs go")
 

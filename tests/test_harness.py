@@ -54,6 +54,31 @@ def test_figures_are_printed_as_they_come(harness, capsys) -> None:
     assert harness.main("toy", measure, argv=["--json"]) == 0
 
 
+def test_figures_are_saved_as_they_come_and_others_stay_until_all_are_there(harness) -> None:
+    path = harness.RESULTS / "toy.json"
+
+    def values() -> dict[str, float]:
+        return {line["figure"]: line["ours"] for line in json.loads(path.read_text())["figures"]}
+
+    def measure(arguments):
+        yield harness.Figure("first", 1.0)
+        assert values()["first"] == 1.0
+        yield harness.Figure("second", 2.0)
+
+    assert harness.main("toy", measure, argv=["--save"]) == 0
+    assert values() == {"first": 1.0, "second": 2.0}
+
+    def again(arguments):
+        yield harness.Figure("second", 3.0)
+        assert values() == {"first": 1.0, "second": 3.0}
+
+    only = lambda parser: parser.add_argument("--only")  # noqa: E731
+    assert harness.main("toy", again, only, ["--save", "--only", "second"]) == 0
+    assert values() == {"first": 1.0, "second": 3.0}
+    assert harness.main("toy", again, argv=["--save"]) == 0
+    assert values() == {"second": 3.0}
+
+
 def test_save_says_where_when_and_with_what(harness) -> None:
     def options(parser) -> None:
         parser.add_argument("--rounds", type=int, default=3)
@@ -99,9 +124,9 @@ def test_saving_only_some_figures_keeps_the_others(harness, monkeypatch) -> None
     def measured(*values: float) -> list:
         return [harness.Figure(name, value) for name, value in zip("abc", values)]
 
-    days = iter(("monday", "tuesday"))
-    monkeypatch.setattr(harness, "environment", lambda: {"date": next(days)})
+    monkeypatch.setattr(harness, "now", lambda: "monday")
     harness.main("toy", lambda arguments: measured(1.0, 2.0), options, ["--save"])
+    monkeypatch.setattr(harness, "now", lambda: "tuesday")
     again = [harness.Figure("b", 5.0), harness.Figure("c", 6.0)]
     harness.main("toy", lambda arguments: again, options, ["--save", "--only", "b"])
     saved = json.loads((harness.RESULTS / "toy.json").read_text())
@@ -136,18 +161,18 @@ def test_a_seed_chooses_the_same_rows_for_every_method(harness, tmp_path: Path) 
     cells = task.cells(tmp_path, range(2))
     assert len({cell.folder for cell in cells.values()}) == 4
     for seed in range(2):
-        tuned, scratch = (cells[task.name, method, seed] for method in methods)
+        tuned, scratch = (cells[method, seed] for method in methods)
         assert tuned.folder == tmp_path / f"Some-task-tuned-{seed}" and scratch.switches == ("--fresh",)
         assert tuned.options["--data"] == scratch.options["--data"] and tuned.options["--epochs"] == "2"
         assert scratch.options["--epochs"] == "9" and scratch.options["--seed"] == str(seed)
         chosen = Path(tuned.options["--data"]).read_text().splitlines()
         assert len(chosen) == 5 and all(json.loads(line) in rows for line in chosen)
-    first, second = (Path(cells[task.name, "tuned", seed].options["--data"]).read_text() for seed in range(2))
+    first, second = (Path(cells["tuned", seed].options["--data"]).read_text() for seed in range(2))
     assert first != second
     # A rerun finds its files and leaves them as they are.
-    Path(cells[task.name, "tuned", 0].options["--data"]).write_text("kept")
+    Path(cells["tuned", 0].options["--data"]).write_text("kept")
     task.cells(tmp_path, range(2))
-    assert Path(cells[task.name, "tuned", 0].options["--data"]).read_text() == "kept"
+    assert Path(cells["tuned", 0].options["--data"]).read_text() == "kept"
 
 
 def test_the_final_figures_of_a_run_are_found(harness, tmp_path: Path) -> None:
