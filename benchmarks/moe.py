@@ -21,6 +21,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import harness
 import torch
@@ -148,8 +149,7 @@ def speed(arguments: argparse.Namespace) -> Iterator[Figure]:
     torch.set_num_threads(1)
     shape = (4096, 256, 512, 16, 2)
     times = layer_times(*shape, rounds=5 if arguments.quick else 15)
-    names = "tokens width inner experts chosen".split()
-    named = dict(zip(names, shape, strict=True))
+    named: dict[str, Any] = dict(zip(("tokens", "width", "inner", "experts", "chosen"), shape, strict=True))
     ours, dense = times["ours"], times["dense"]
     bar = "at most 1.15 times a dense layer of the same active work"
     yield Figure("moe/layer beside dense", ours, dense, "ms", bar, ours <= 1.15 * dense, details=named)
