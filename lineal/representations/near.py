@@ -58,7 +58,10 @@ def count(ids_N: NDArray[np.int32], window: int, symmetric: bool = True, memory:
         return
     most = 1 << ((memory << 20) // SLOT).bit_length() - 1
     weight, work = weights(window), np.zeros((2, 3 * window + 1), np.int64)
-    slots = np.zeros(2 * max(min(most, FIRST_SLOTS), 1 << (16 * window).bit_length()), np.int64)
+    # As many as a corpus of this length is likely to need, so that the table seldom has to grow.
+    likely = max(FIRST_SLOTS, 1 << (2 * len(ids_N)).bit_length())
+    slots = np.zeros(2 * max(min(most, likely), 1 << (16 * window).bit_length()), np.int64)
+    starts = np.empty(int(ids_N.max(initial=0)) + 2, np.intp)
     place = used = 0
     while place < len(ids_N):
         place, used = native.count(ids_N, place, weight, symmetric, slots, used, work)
@@ -69,18 +72,19 @@ def count(ids_N: NDArray[np.int32], window: int, symmetric: bool = True, memory:
             native.place_all(larger, slots)
             slots = larger
         else:
-            yield _sorted(slots)
+            yield _sorted(slots, used, starts)
             slots[:] = 0
             used = 0
     if used:
-        yield _sorted(slots)
+        yield _sorted(slots, used, starts)
 
 
-def _sorted(slots: NDArray[np.int64]) -> Part:
-    taken = np.flatnonzero(slots[::2])
-    key = slots[::2][taken] - 1
-    order = np.argsort(key)
-    return key[order], slots[1::2][taken[order]]
+def _sorted(slots: NDArray[np.int64], used: int, starts: NDArray[np.intp]) -> Part:
+    native = core()
+    assert native is not None
+    keys, sums = np.empty((2, used), np.int64), np.empty((2, used), np.int64)
+    native.sort(slots, keys, sums, starts)
+    return keys[0], sums[0]
 
 
 def _count_plainly(ids_N: NDArray[np.int32], window: int, symmetric: bool, memory: int) -> Iterator[Part]:

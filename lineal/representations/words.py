@@ -7,6 +7,7 @@ A sentence is what windows never leave: a line of text, or with `across_lines` a
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -156,18 +157,19 @@ def encode(of: Iterable[list[str]], vocabulary: Vocabulary) -> Iterator[NDArray[
 
     Leaving a word out closes the gap, so that windows reach over it, as in word2vec.c and gensim.
     """
-    find = vocabulary.index().get
-    ids: list[int] = []
+    # One more than each id while words are looked up, so that what is false is what is not there.
+    find = {word: i for i, word in enumerate(vocabulary.words, 1)}.get
+    ids = array("i")
     for words in of:
         before = len(ids)
-        ids += [found for found in map(find, words) if found is not None]
+        ids.extend(filter(None, map(find, words)))
         if len(ids) > before:
-            ids.append(END)
+            ids.append(END + 1)
         if len(ids) > LONGEST:
-            yield np.array(ids, np.int32)
-            ids = []
+            yield np.array(ids, np.int32) - 1
+            ids = array("i")
     if ids:
-        yield np.array(ids, np.int32)
+        yield np.array(ids, np.int32) - 1
 
 
 def lengths(ids_N: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -108,3 +108,23 @@ def test_nothing_near_gives_nothing() -> None:
     assert list(merged([])) == []
     with pytest.raises(UsageError, match="window 0"):
         list(count(np.zeros(1, np.int32), 0))
+
+
+@pytest.mark.skipif(near.core() is None, reason="the compiled core is not built here")
+@pytest.mark.parametrize("slot", [near.SLOT, 1 << 16])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_table_that_grows_or_is_spilled_holds_what_the_plain_one_holds(
+    monkeypatch: pytest.MonkeyPatch, slot: int, symmetric: bool
+) -> None:
+    random = np.random.default_rng(0)
+    ids = np.where(random.random(4000) < 0.05, END, random.integers(0, 700, 4000)).astype(np.int32)
+    monkeypatch.setattr(near, "SLOT", slot)
+    monkeypatch.setattr(near, "FIRST_SLOTS", 1)
+    parts = list(count(ids, 9, symmetric))
+    assert (len(parts) > 1) == (slot != 16)
+    assert all((np.diff(keys) > 0).all() for keys, _ in parts)
+    monkeypatch.setattr(near, "core", lambda: None)
+    ((key, total),) = count(ids, 9, symmetric)
+    found = list(merged(parts))
+    assert np.array_equal(np.concatenate([keys for keys, _ in found]), key)
+    assert np.array_equal(np.concatenate([sums for _, sums in found]), total)

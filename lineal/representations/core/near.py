@@ -108,3 +108,44 @@ def place_all(slots: cython.longlong[::1], old: cython.const[cython.longlong][::
         for i in range(0, len(old), 2):
             if old[i] != 0:
                 _add(slots, old[i], _slot(old[i], mask), old[i + 1])
+
+
+def sort(
+    slots: cython.const[cython.longlong][::1],
+    keys: cython.longlong[:, ::1],
+    sums: cython.longlong[:, ::1],
+    starts: cython.Py_ssize_t[::1],
+) -> None:
+    """The pairs of a table and their sums by rising keys, into row 0 of both: dealt by their second words, then by their first.
+
+    keys, sums: [2, pairs in the table]; row 1 is work space. starts: one more than there are words, to work in.
+    """
+    i: cython.Py_ssize_t
+    at: cython.Py_ssize_t
+    key: cython.longlong
+    low: cython.longlong = 0xFFFFFFFF
+    with cython.nogil:
+        starts[:] = 0
+        for i in range(0, len(slots), 2):
+            if slots[i] != 0:
+                starts[((slots[i] - 1) & low) + 1] += 1
+        for i in range(1, len(starts)):
+            starts[i] += starts[i - 1]
+        for i in range(0, len(slots), 2):
+            if slots[i] != 0:
+                key = slots[i] - 1
+                at = starts[key & low]
+                starts[key & low] = at + 1
+                keys[1, at] = key
+                sums[1, at] = slots[i + 1]
+        starts[:] = 0
+        for i in range(keys.shape[1]):
+            starts[(keys[1, i] >> 32) + 1] += 1
+        for i in range(1, len(starts)):
+            starts[i] += starts[i - 1]
+        for i in range(keys.shape[1]):
+            key = keys[1, i]
+            at = starts[key >> 32]
+            starts[key >> 32] = at + 1
+            keys[0, at] = key
+            sums[0, at] = sums[1, i]
