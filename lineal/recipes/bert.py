@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-3, "save_every": 30, "dropout": 0.0,
     },
     "cpu-30min": {
-        "layers": 4, "width": 256, "heads": 4, "block": 96, "batch_size": 48, "vocab_size": 8000, "steps": 5000,
+        "layers": 4, "width": 256, "heads": 4, "block": 96, "batch_size": 48, "vocab_size": 8000, "steps": 3600,
         "warmup": 500, "learning_rate": 1e-3, "dropout": 0.0, "save_every": 500, "eval_every": 1000, "time_limit": 1800.0,
     },
     "base": {
