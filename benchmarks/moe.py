@@ -197,14 +197,29 @@ def policy(arguments: argparse.Namespace) -> Iterator[Figure]:
     """Routing change and clip share of three ways to train a mixture policy."""
     prefix, quick = ("quick-" if arguments.quick else ""), arguments.quick
     start = arguments.cells / f"{prefix}policy-sft"
-    shape = "--layout mixtral --layers 3 --width 128 --heads 4 --inner 128 --level 2".split()
+    shape = [
+        "--layout",
+        "mixtral",
+        "--layers",
+        "3",
+        "--width",
+        "128",
+        "--heads",
+        "4",
+        "--inner",
+        "128",
+        "--level",
+        "2",
+    ]
     small = ["--device", "cpu", "--dtype", "float32", "--threads", "1"]
     imitated = ["--steps", 60 if quick else 2000, "--stop-accuracy", 0.4, "--eval-every", 50]
     trained(start, "sft", *shape, *small, *imitated)
     for name, words in POLICY.items():
-        own = "--level 2 --prompts 32 --group-size 8 --minibatches 4 --epochs 1".split()
+        own = ["--level", "2", "--prompts", "32", "--group-size", "8", "--minibatches", "4", "--epochs", "1"]
         steps = ["--steps", 10 if quick else 200, "--learning-rate", 2e-4, "--eval-prompts", 500]
-        metrics = trained(arguments.cells / f"{prefix}policy-{name}", *words, "--model", start, *own, *steps, *small)
+        metrics = trained(
+            arguments.cells / f"{prefix}policy-{name}", *words, "--model", start, *own, *steps, *small
+        )
         lines = [line for line in metrics if "routing/changed" in line]
         changed, clipped = (
             math.fsum(line.get(key, 0.0) for line in lines) / max(1, len(lines))
