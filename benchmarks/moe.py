@@ -197,20 +197,7 @@ def policy(arguments: argparse.Namespace) -> Iterator[Figure]:
     """Routing change and clip share of three ways to train a mixture policy."""
     prefix, quick = ("quick-" if arguments.quick else ""), arguments.quick
     start = arguments.cells / f"{prefix}policy-sft"
-    shape = [
-        "--layout",
-        "mixtral",
-        "--layers",
-        "3",
-        "--width",
-        "128",
-        "--heads",
-        "4",
-        "--inner",
-        "128",
-        "--level",
-        "2",
-    ]
+    shape = ["--layout", "mixtral", "--layers", 3, "--width", 128, "--heads", 4, "--inner", 128, "--level", 2]
     small = ["--device", "cpu", "--dtype", "float32", "--threads", "1"]
     imitated = ["--steps", 60 if quick else 2000, "--stop-accuracy", 0.4, "--eval-every", 50]
     trained(start, "sft", *shape, *small, *imitated)
