@@ -18,7 +18,7 @@ import re
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import harness
@@ -32,12 +32,16 @@ SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "The bank would not lend her the money .",
             "A clerk of the bank counted the notes and the gold .",
             "My father owed the bank a thousand pounds .",
+            "She had an account at the bank in the city .",
+            "The bank had lent him money upon his house .",
         ),
         (
             "They sat on the bank of the river under a willow .",
             "The boat came to the other bank of the stream .",
             "Flowers grew along the green bank by the water .",
             "She climbed the steep bank and looked down at the river .",
+            "He lay on the grassy bank and listened to the brook .",
+            "We walked along the bank of the lake until it was dark .",
         ),
     ),
     "spring": (
@@ -46,12 +50,16 @@ SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "It was a warm day in early spring .",
             "All that winter and the next spring she was ill .",
             "The fields are green in spring and brown in autumn .",
+            "He will come home in the spring of next year .",
+            "The spring was late , and the trees were bare in April .",
         ),
         (
             "They drank the cold water of the spring among the rocks .",
             "A clear spring ran out of the hill .",
             "The horses were led to the spring to drink .",
             "There was a spring of water near the house .",
+            "She filled her jug at the spring under the oak .",
+            "He washed his face in the spring and drank of it .",
         ),
     ),
     "match": (
@@ -60,12 +68,70 @@ SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "The match went out and they were in the dark .",
             "She held a burning match to the paper .",
             "He lit his pipe with a match .",
+            "There was one match left in the box .",
+            "The flame of the match burnt his fingers .",
         ),
         (
             "The match was won by the better team .",
             "They played a match of cricket against the village .",
             "He lost the match in the last game .",
             "The crowd watched the match until the end .",
+            "It was the first match of the season .",
+            "He scored twice in the match against the champions .",
+        ),
+    ),
+    "light": (
+        (
+            "The light of the lamp fell upon the table .",
+            "There was no light in the window .",
+            "She saw a light at the end of the road .",
+            "The morning light came into the room .",
+            "He put out the light and went to bed .",
+            "They walked by the light of the moon .",
+        ),
+        (
+            "The box was light and easy to carry .",
+            "She wore a light dress of summer cloth .",
+            "He came in with a light step and a smile .",
+            "The child was so light that he lifted her with one hand .",
+            "A light rain fell upon the garden .",
+            "We had a light supper and went to bed .",
+        ),
+    ),
+    "kind": (
+        (
+            "It was a kind of bird that he had never seen .",
+            "She did not like that kind of talk .",
+            "What kind of man is your master ?",
+            "There was a kind of sadness in his voice .",
+            "He had no books of that kind in the house .",
+            "They sold every kind of cloth and ribbon .",
+        ),
+        (
+            "She was very kind to the poor children .",
+            "You are too kind , said the old lady .",
+            "He had a kind heart and an open hand .",
+            "It was kind of you to come so soon .",
+            "Her aunt was always kind and gentle with her .",
+            "He gave her a kind look and shook her hand .",
+        ),
+    ),
+    "left": (
+        (
+            "He held the reins in his left hand .",
+            "She wore the ring on her left hand .",
+            "The door on the left side was open .",
+            "His left arm was broken in the fall .",
+            "The road on the left goes to the village .",
+            "He was blind of the left eye .",
+        ),
+        (
+            "He left the house early in the morning .",
+            "She left her gloves upon the table .",
+            "They left the town and went to the sea .",
+            "My uncle left me all his money .",
+            "When he had left the room she began to cry .",
+            "The ship left the harbour at noon .",
         ),
     ),
 }
@@ -113,8 +179,21 @@ def tasks(folder: Path, quick: bool) -> dict[str, tuple[dict[str, str], tuple[st
     }
 
 
-def senses(run: Path) -> dict[str, list[str]]:
-    """For each word and layer: mean cosine between sentences of one sense, and between the two."""
+@dataclass(frozen=True)
+class Sense:
+    """What a layer makes of a word in sentences of two senses: mean cosine between sentences of one and of both, and how many
+    sentences are nearer, in the mean, to the others of their own sense (without their sentence: half)."""
+
+    within: float
+    across: float
+    told: float
+
+    def __str__(self) -> str:
+        return f"{self.within:.3f} / {self.across:.3f}, {self.told:.0%}"
+
+
+def senses(run: Path) -> dict[str, list[Sense]]:
+    """What each layer makes of each word."""
     import torch
     import torch.nn.functional as F
 
@@ -134,7 +213,11 @@ def senses(run: Path) -> dict[str, list[str]]:
         for layer_BTW in layers:
             vector_NW = F.normalize(layer_BTW[torch.arange(len(rows)), place_N], dim=-1)
             cosine_NN = vector_NW @ vector_NW.T
-            found[word].append(f"{cosine_NN[same_NN].mean():.3f} / {cosine_NN[other_NN].mean():.3f}")
+            own_N = (cosine_NN * same_NN).sum(1) / same_NN.sum(1)
+            apart_N = own_N - (cosine_NN * other_NN).sum(1) / other_NN.sum(1)
+            told = ((apart_N > 1e-6).double() + (apart_N.abs() <= 1e-6) / 2).mean()
+            within, across = cosine_NN[same_NN].mean(), cosine_NN[other_NN].mean()
+            found[word].append(Sense(float(within), float(across), float(told)))
     return found
 
 
@@ -190,11 +273,17 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
         figures["eval/backward_perplexity"], "", "printed",
     )  # fmt: skip
     found = senses(run)
-    apart = [float(a) - float(b) for each in found.values() for a, b in [each[-1].split(" / ")]]
+    sentences = sum(len(sense) for groups in SENSES.values() for sense in groups)
+    told = [
+        100 * statistics.mean(sense.told for sense in layer) for layer in zip(*found.values(), strict=True)
+    ]
+    chance = 50 + 2 * 50 / math.sqrt(sentences)
     yield harness.Figure(
-        "words of two senses: cosine within a sense minus across, top layer", statistics.mean(apart), None, "",
-        "above 0", arguments.quick or statistics.mean(apart) > 0,
-        details={word: f"layers 0, 1, 2 (within / across): {each}" for word, each in found.items()},
+        "words of two senses: sentences nearer to those of their own sense, top layer", told[-1], None, "%",
+        f">= {chance:.1f} (half, and two standard errors of {sentences} sentences)",
+        arguments.quick or told[-1] >= chance,
+        details={"layers 0, 1, 2": [round(share, 1) for share in told]}
+        | {word: f"layers 0, 1, 2 (cosine within / across, told): {'; '.join(map(str, each))}" for word, each in found.items()},
     )  # fmt: skip
     yield from taggers(folder, run, arguments)
 
