@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
 def options(parser: argparse.ArgumentParser) -> None:
     """What can be varied."""
     parser.add_argument("--quick", action="store_true", help="a few steps of each; no bar")
-    parser.add_argument("--steps", type=int, default=4000, help="of pre-training")
+    parser.add_argument("--steps", type=int, default=2000, help="of pre-training")
     parser.add_argument(
         "--cells", type=Path, default=Path("benchmarks/cells/arithmetic_file"), help="where they go"
     )

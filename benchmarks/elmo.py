@@ -6,7 +6,7 @@ One model is trained for at most 30 minutes on two cores (preset cpu-30min) on 2
 of parts of speech (UD English EWT) and of names (wikigold, F1 of spans), for each seed three that differ in one thing: a word
 is given nothing beside a vector of its own; a fixed vector, what the same model makes of its characters without the sentence
 (--vectors FILE: vectors of one's own instead); or the mixture of all layers. A probe compares words like "bank" in sentences
-of two senses, layer by layer, and the learned mixtures of both tasks are printed.
+of two senses, layer by layer, and the learned mixtures of both tasks are printed; --save also draws them as docs/elmo_mix.svg.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import harness
 from harness import final, gain, text, write_once
 
 FEATURES = ("none", "static", "elmo")
+LAYERS = ("characters", "first LSTM", "second LSTM")
 SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bank": (
         (
@@ -221,9 +222,28 @@ def senses(run: Path) -> dict[str, list[Sense]]:
     return found
 
 
+def draw(shares: dict[str, list[float]]) -> str:
+    """The share of each layer in each task's mixture, as bars."""
+    rows, y = [], 0
+    for task, each in shares.items():
+        y += 30
+        rows.append(f'<text x="10" y="{y}" font-weight="bold">{task}</text>')
+        for layer, share in enumerate(each):
+            y += 24
+            rows.append(
+                f'<text x="150" y="{y}" text-anchor="end">{LAYERS[layer]}</text><text x="{168 + 700 * share:.0f}" y="{y}">'
+                f'{share:.2f}</text><rect x="160" y="{y - 13}" width="{700 * share:.1f}" height="16" fill="#36c"/>'
+            )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 {y + 20}" font-family="sans-serif" font-size="13" '
+        f'fill="#222"><rect width="100%" height="100%" fill="white"/>{"".join(rows)}</svg>\n'
+    )
+
+
 def taggers(folder: Path, run: Path, arguments: argparse.Namespace) -> Iterator[harness.Figure]:
     """Each task with each of the features, seed by seed."""
     quick, found_ok, figures = arguments.quick, [], []
+    shares: dict[str, list[float]] = {}
     seeds = range(2 if quick else 5)
     for name, (options, switches, judged) in tasks(folder, quick).items():
         by: dict[str, list[float]] = {}
@@ -242,6 +262,7 @@ def taggers(folder: Path, run: Path, arguments: argparse.Namespace) -> Iterator[
             by[features] = [100 * each[judged] for each in found]
             if features == "elmo":
                 mixes = [[each[f"mix/layer_{i}"] for i in range(3)] for each in found]
+        shares[name] = [round(statistics.mean(layer), 3) for layer in zip(*mixes, strict=True)]
         over_static, over_none = gain(by["elmo"], by["static"]), gain(by["elmo"], by["none"])
         found_ok.append(all(better >= 2 * error and better > 0 for better, error in (over_static, over_none)))
         figures.append(harness.Figure(
@@ -252,10 +273,12 @@ def taggers(folder: Path, run: Path, arguments: argparse.Namespace) -> Iterator[
             details={
                 "over fixed vectors": f"{over_static[0]:+.2f} ± {over_static[1]:.2f}",
                 "over none": f"{over_none[0]:+.2f} ± {over_none[1]:.2f}",
-                "share of layers 0, 1, 2": [round(statistics.mean(layer), 3) for layer in zip(*mixes, strict=True)],
+                "share of layers 0, 1, 2": shares[name],
                 **{features: [round(value, 2) for value in each] for features, each in by.items()},
             },
         ))  # fmt: skip
+    if arguments.save and not quick:
+        (Path(__file__).parents[1] / "docs" / "elmo_mix.svg").write_text(draw(shares))
     yield from (replace(figure, ok=quick or any(found_ok)) for figure in figures)
 
 
