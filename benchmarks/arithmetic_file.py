@@ -3,9 +3,10 @@
     LINEAL_TEST_DATA=... python benchmarks/arithmetic_file.py [--quick] [--json] [--save]
 
 The file is simple_arithmetic_nospaces.jsonl (1,000 sums, differences and products of 2 to 5 numbers, `25-759=`); 250 of its
-rows are held out. 750 rows teach a fresh model nothing, so the model that is given to both recipes was pre-trained on made-up
-lines of another form and of two numbers only (`25 - 759 = -734`), none of whose problems is in the file. Three ordinary runs,
-one after the other, each a cell: `pretrain`, `sft` from it, `grpo` from that.
+rows are held out. 750 rows teach a fresh model nothing, so the model that is given to both recipes was pre-trained on a text of
+made-up lines of two numbers only (a product in each ten), none of whose problems is in the file: it knows such sums, and
+neither where an answer ends nor longer ones. Three ordinary runs, one after the other, each a cell: `pretrain`, `sft` from
+it, `grpo` from that.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ def rows() -> list[str]:
 
 
 def made_up(count: int) -> str:
-    """Lines `a + b = c`, `a - b = c` and `a * b = c`; the file's own problems are left out, and those of `b + a`, `b * a`."""
+    """Lines `a+b=c`, `a-b=c` and, one in ten, `a*b=c`; the file's own problems are left out, and those of `b+a`, `b*a`."""
     taken = {json.loads(line)["context"] for line in rows()}
     draw, found = random.Random(0), []
     while len(found) < count:
-        sign = draw.choice("+-*")
+        sign = draw.choices("+-*", (45, 45, 10))[0]
         top = 100 if sign == "*" else 1000
         a, b = draw.randint(1, top), draw.randint(1, top)
         turned = f"{a}{sign}{b}=" if sign == "-" else f"{b}{sign}{a}="
         if f"{a}{sign}{b}=" not in taken and turned not in taken:
             value = a + b if sign == "+" else a - b if sign == "-" else a * b
-            found.append(f"{a} {sign} {b} = {value}\n")
+            found.append(f"{a}{sign}{b}={value}\n")
     return "".join(found)
 
 
@@ -68,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
         return harness.Cell(folder / name, recipe, start | words).run()
 
     known = cell(
-        "pretrained", "pretrain", None, data=text, layers=4, width=192, heads=6, context=128, block=64, batch_size=64,
+        "pretrained", "pretrain", None, data=text, layers=4, width=192, heads=6, context=128, block=128, batch_size=24,
         learning_rate=1e-3, schedule="cosine", warmup=40 if quick else 200, steps=40 if quick else arguments.steps,
         eval_every=1000, save_every=500, threads=2,
     )  # fmt: skip
@@ -92,7 +93,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
 def options(parser: argparse.ArgumentParser) -> None:
     """What can be varied."""
     parser.add_argument("--quick", action="store_true", help="a few steps of each; no bar")
-    parser.add_argument("--steps", type=int, default=2000, help="of pre-training")
+    parser.add_argument("--steps", type=int, default=4000, help="of pre-training")
     parser.add_argument(
         "--cells", type=Path, default=Path("benchmarks/cells/arithmetic_file"), help="where they go"
     )

@@ -132,7 +132,10 @@ class LanguageStage(Stage):
         if not due(self.config.run, step, last):
             return {}
         if isinstance(self.parts.data, Text):
-            return held_out_figures(self.parts.actor(), self.parts.data, self.parts.scoring, EVAL_TOKENS)
+            block = self.config.optimiser.block
+            return held_out_figures(
+                self.parts.actor(), self.parts.data, self.parts.scoring, block, EVAL_TOKENS
+            )
         return _evaluation(self.config, self.parts, self.parts.data, step, whole=False).metrics()
 
     def enough(self, metrics: Mapping[str, float]) -> bool:
@@ -274,7 +277,7 @@ def _finish(config: Config, run: Run, parts: Parts, step: int) -> None:
     ranks = parts.scoring.ranks
     facts: dict[str, Any] = {"steps": step}
     if isinstance(parts.data, Text):
-        facts |= final_figures(run, parts.actor(), parts.data, parts.scoring, step)
+        facts |= final_figures(run, parts.actor(), parts.data, parts.scoring, config.optimiser.block, step)
         for record in specialists(parts.actor(), parts.data.held_N, parts.tokenizer) if parts.balance else ():
             run.sample(step, record)
     else:

@@ -139,13 +139,17 @@ def figures_line(figures: Mapping[str, float]) -> str:
 
 
 @torch.no_grad()
-def held_out_figures(decoder: Reader, text: Text, scoring: Scoring, most: int = 0) -> dict[str, float]:
-    """The figures of the held-out stream (of its first `most` tokens; 0: all), every token once."""
+def held_out_figures(
+    decoder: Reader, text: Text, scoring: Scoring, block: int, most: int = 0
+) -> dict[str, float]:
+    """The figures of the held-out stream (of its first `most` tokens; 0: all), every token once, read as training reads it:
+    a model with a longer context has met no position beyond a block."""
     decoder.eval()
+    length = min(block, decoder.config.context)
     ranks = scoring.ranks
     stream_N = text.held_N[: most + 1] if most else text.held_N
     sums_3 = torch.zeros(3, dtype=torch.float64)
-    for number, blocks in enumerate(sequential_blocks(stream_N, decoder.config.context, 64)):
+    for number, blocks in enumerate(sequential_blocks(stream_N, length, 64)):
         if number % ranks.world == ranks.rank:
             loss, right = _block_loss(decoder, scoring, blocks)
             sums_3 += torch.tensor(
@@ -172,9 +176,11 @@ def _block_loss(
     return loss, right
 
 
-def final_figures(run: Run, reader: Reader, text: Text, scoring: Scoring, step: int) -> dict[str, str]:
+def final_figures(
+    run: Run, reader: Reader, text: Text, scoring: Scoring, block: int, step: int
+) -> dict[str, str]:
     """The figures of all held-out text, logged and said; returned as a model card states them."""
-    found = held_out_figures(reader, text, scoring)
+    found = held_out_figures(reader, text, scoring, block)
     run.log(step, {**found, "eval/final": True})
     note(f"step {step}: held-out {figures_line(found)}")
     names = ("held-out loss", "perplexity", "bits per byte", "token accuracy")

@@ -249,7 +249,7 @@ def test_pair_losses_add_up() -> None:
 def test_held_out_loss_reads_every_token_once() -> None:
     decoder = make_policy().decoder
     text = Text(torch.arange(30), torch.arange(50) % VOCABULARY)
-    whole = held_out_figures(decoder, text, Scoring())["eval/loss"]
+    whole = held_out_figures(decoder, text, Scoring(), 16)["eval/loss"]
     with torch.no_grad():
         logp = torch.zeros((), dtype=torch.float64)
         for start in range(0, 49, 16):

@@ -32,11 +32,11 @@ def stream_N() -> torch.Tensor:
 
 
 @torch.no_grad()
-def counted(decoder: Decoder, stream_N: torch.Tensor) -> tuple[float, float]:
+def counted(decoder: Decoder, stream_N: torch.Tensor, block: int = 8) -> tuple[float, float]:
     """Loss and accuracy, window by window and token by token."""
     losses, hits = [], []
-    for start in range(0, len(stream_N) - 1, 8):
-        window = stream_N[start : start + 9]
+    for start in range(0, len(stream_N) - 1, block):
+        window = stream_N[start : start + block + 1]
         logp_TV = decoder.logits(decoder(window[None, :-1]))[0].log_softmax(-1)
         for t, token in enumerate(window[1:].tolist()):
             losses.append(-logp_TV[t, token].item())
@@ -45,7 +45,7 @@ def counted(decoder: Decoder, stream_N: torch.Tensor) -> tuple[float, float]:
 
 
 def test_figures_are_what_counting_gives(decoder: Decoder, stream_N: torch.Tensor) -> None:
-    found = held_out_figures(decoder, Text(stream_N, stream_N, 50), Scoring())
+    found = held_out_figures(decoder, Text(stream_N, stream_N, 50), Scoring(), 8)
     loss, accuracy = counted(decoder, stream_N)
     assert found["eval/loss"] == pytest.approx(loss, abs=1e-12)
     assert found["eval/token_accuracy"] == pytest.approx(accuracy, abs=1e-12)
@@ -53,14 +53,24 @@ def test_figures_are_what_counting_gives(decoder: Decoder, stream_N: torch.Tenso
     assert found["eval/bits_per_byte"] == pytest.approx(loss * 20 / (50 * math.log(2)))
 
 
+def test_held_out_text_is_read_in_blocks_no_longer_than_training_s(
+    decoder: Decoder, stream_N: torch.Tensor
+) -> None:
+    text = Text(stream_N, stream_N, 50)
+    losses = [held_out_figures(decoder, text, Scoring(), block)["eval/loss"] for block in (4, 8, 64)]
+    by_counting = [counted(decoder, stream_N, block)[0] for block in (4, 8, 8)]
+    assert losses == pytest.approx(by_counting, abs=1e-12)
+    assert losses[0] != pytest.approx(losses[1], abs=1e-3)
+
+
 def test_an_evaluation_on_the_way_reads_the_beginning_only(decoder: Decoder, stream_N: torch.Tensor) -> None:
-    some = held_out_figures(decoder, Text(stream_N, stream_N, 50), Scoring(), most=8)
+    some = held_out_figures(decoder, Text(stream_N, stream_N, 50), Scoring(), 8, most=8)
     assert some["eval/loss"] == pytest.approx(counted(decoder, stream_N[:9])[0], abs=1e-12)
 
 
 def test_evaluating_leaves_no_gradient_and_no_training_mode(decoder: Decoder, stream_N: torch.Tensor) -> None:
     decoder.train()
-    held_out_figures(decoder, Text(stream_N, stream_N, 50), Scoring())
+    held_out_figures(decoder, Text(stream_N, stream_N, 50), Scoring(), 8)
     assert not decoder.training
     assert all(parameter.grad is None for parameter in decoder.parameters())
 
