@@ -22,7 +22,7 @@ import harness
 from lineal.train.metrics import read_lines
 
 FIELDS = {"--prompt-field": "context", "--completion-field": "continuation"}
-LINES, HELD = 600_000, 250
+LINES, HELD, SAMPLES = 600_000, 250, 32
 
 
 def rows() -> list[str]:
@@ -47,10 +47,10 @@ def made_up(count: int) -> str:
 
 def judged(run: Path, first: bool = False) -> dict[str, float]:
     """Exact match on the rows held out, sampled at temperature 1 and greedy, after training (or before it)."""
-    (found,) = [
+    found, *_ = [
         x for x in read_lines(run / "metrics.jsonl") if x.get("eval/final") and (x["step"] == 0) == first
     ]
-    return {"sampled": found["eval/accuracy"], "greedy": found["eval/greedy"]}
+    return {name: found[f"eval/{name}"] for name in ("accuracy", "greedy", "error")}
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
@@ -62,6 +62,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
     learnt = harness.write_once(folder / "train.jsonl", "".join(shuffled[HELD:]))
     held = harness.write_once(folder / "held-out.jsonl", "".join(shuffled[:HELD]))
     file = {"--data": str(learnt), "--eval-data": str(held), **FIELDS, "--threads": "2"}
+    file["--eval-samples"] = str(2 if quick else SAMPLES)
 
     def cell(name: str, recipe: str, model: Path | None, **more: object) -> Path:
         start = {} if model is None else {"--model": str(model / "final"), **file}
@@ -83,9 +84,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[harness.Figure]:
         ("grpo", judged(rewarded), judged(rewarded, first=True)),
     ):
         details = {"greedy": found["greedy"], "greedy before": earlier["greedy"], "rows": HELD}
+        details |= {"standard error, the rows being drawn anew": found["error"]}
         yield harness.Figure(
-            f"exact match on rows held out, before and after {name}", found["sampled"], earlier["sampled"],
-            "share of samples at temperature 1", "above before", quick or found["sampled"] > earlier["sampled"],
+            f"exact match on rows held out, before and after {name}", found["accuracy"], earlier["accuracy"],
+            "share of samples at temperature 1", "above before", quick or found["accuracy"] > earlier["accuracy"],
             seeds=(0,), details=details,
         )  # fmt: skip
 
