@@ -79,26 +79,39 @@ def build(root: Path, only: Sequence[str] = ()) -> bool:
 def compile_cores(root: Path, built: Path, cores: dict[str, dict[str, Any]]) -> None:
     """Compile each core in each of its forms into `built`."""
     from Cython.Build import cythonize
-    from setuptools import Distribution
-    from setuptools.command.build_ext import build_ext
+    from setuptools import Extension
 
     with tempfile.TemporaryDirectory() as temporary:
+        probe = Path(temporary, "probe.c")
+        probe.write_text("int probe;\n")
+        # Translating all cores takes half a minute, which a machine without a compiler need not wait for.
+        if not compiled([Extension("probe", [str(probe)])], temporary):
+            raise RuntimeError("no C compiler that works was found")
         wanted = [form for core, how in cores.items() for form in forms(root, Path(temporary), core, how)]
         extensions = cythonize(wanted, language_level=3, quiet=True, build_dir=temporary)
-        for extension in extensions:
-            # A compiler may lack an instruction set; the other forms are still good. (cythonize drops this mark.)
-            extension.optional = True
-        command = build_ext(Distribution({"ext_modules": extensions}))
-        command.build_lib, command.build_temp, command.parallel = f"{temporary}/lib", temporary, 2
-        command.ensure_finalized()
-        command.run()
-        made = [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]
-        if not any(path.is_file() for path in made):
-            raise RuntimeError("no C compiler that works was found")
-        for path in filter(Path.is_file, made):
+        made = compiled(extensions, temporary)
+        if not made:
+            raise RuntimeError("the C compiler takes none of the cores")
+        for path in made:
             # Renamed into place: a process may be running the one that is replaced.
             (built / f"{path.name}.tmp").write_bytes(path.read_bytes())
             os.replace(built / f"{path.name}.tmp", built / path.name)
+
+
+def compiled(extensions: list[Any], temporary: str) -> list[Path]:
+    """The files of those extensions that this compiler can make; it may lack an instruction set of some."""
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    for extension in extensions:
+        # cythonize drops this mark.
+        extension.optional = True
+    command = build_ext(Distribution({"ext_modules": extensions}))
+    command.build_lib, command.build_temp, command.parallel = f"{temporary}/lib", temporary, 2
+    command.ensure_finalized()
+    command.run()
+    made = [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]
+    return [path for path in made if path.is_file()]
 
 
 def forms(root: Path, temporary: Path, core: str, how: dict[str, Any]) -> Iterator[Any]:

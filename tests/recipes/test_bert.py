@@ -93,7 +93,6 @@ def last(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.serial
 def test_a_killed_pre_training_ends_as_if_it_had_not_been(
     files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:
@@ -279,7 +278,6 @@ def test_texts_become_vectors(model: Path, tmp_path: Path, say, monkeypatch: pyt
     )
 
 
-@pytest.mark.serial
 def test_a_killed_fine_tuning_ends_as_if_it_had_not_been(
     files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:

@@ -73,7 +73,6 @@ CASES = [
 ]
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize(("algorithm", "env", "more", "where"), CASES)
 def test_killed_and_resumed_it_ends_bit_identical(
     algorithm: str, env: str, more: tuple[str, ...], where: str, command: Command, tmp_path: Path
@@ -88,7 +87,6 @@ def test_killed_and_resumed_it_ends_bit_identical(
     assert [name for name in one if one[name] != other[name]] == []
 
 
-@pytest.mark.serial
 def test_gymnasiums_environments_resume_at_new_episodes_and_say_so(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("gymnasium")
     log = tmp_path / "log"
@@ -100,7 +98,6 @@ def test_gymnasiums_environments_resume_at_new_episodes_and_say_so(command: Comm
     assert [name for name in one if one[name] != other[name]] == []
 
 
-@pytest.mark.serial
 def test_a_stop_signal_checkpoints_and_exits(command: Command, tmp_path: Path) -> None:
     def interrupt() -> None:
         real = loop.train_step

@@ -80,7 +80,6 @@ def last(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.serial
 def test_a_killed_pre_training_ends_as_if_it_had_not_been(
     files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:
@@ -90,7 +89,6 @@ def test_a_killed_pre_training_ends_as_if_it_had_not_been(
     assert outcome(tmp_path / "run") == outcome(model)
 
 
-@pytest.mark.serial
 def test_a_killed_fine_tuning_ends_as_if_it_had_not_been(
     files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:

@@ -85,7 +85,6 @@ def die_at(step: int) -> Callable[[], None]:
     return install
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize("env", ["Catch-v0", "ALE/Pong-v5"])
 def test_killed_and_resumed_it_ends_bit_identical(env: str, command: Command, tmp_path: Path) -> None:
     small = ()

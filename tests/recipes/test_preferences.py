@@ -82,7 +82,6 @@ def test_everything_beside_the_labels_may_go_on_in_a_thread(tmp_path):
     assert lines[-1]["eval/final"] and any("reward_model/validation_loss" in line for line in lines)
 
 
-@pytest.mark.serial
 def test_a_killed_run_ends_as_the_uninterrupted_one(tmp_path):
     """kill -9 at several moments; then weights, metrics, questions and answers are equal, byte for byte."""
     options = {"labels": 40, "env_steps": 4096, "reward_updates": 20}
@@ -199,7 +198,6 @@ def test_defaults_follow_the_environment():
         tuned(with_options(default(), env="Strange-v0", preset="zoo"))
 
 
-@pytest.mark.serial
 def test_the_command(tmp_path):
     words = [sys.executable, "-m", "lineal", "run", "preferences"]
     plan = subprocess.run([*words, "--labels", "50", "--dry-run"], capture_output=True, text=True)

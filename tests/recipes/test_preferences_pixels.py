@@ -29,7 +29,6 @@ def words(out: Path, env: str, *more: str) -> list[str]:
             "--eval-episodes", "1", "--segment", "8", "--save-every", "2", "--recent", "40", "--seed", "3", *more]  # fmt: skip
 
 
-@pytest.mark.serial
 @pytest.mark.usefixtures("catch")
 def test_it_learns_from_pictures_and_a_killed_run_ends_as_the_uninterrupted_one(
     command: Command, tmp_path: Path

@@ -28,8 +28,6 @@ import lineal.web.report
 from lineal.environments.scoring import Scorer
 from lineal.recipes import next_token, policy_gradient, staged
 
-pytestmark = pytest.mark.serial
-
 STEPS = 6
 RECIPES = ("pretrain", "moe", "sft", "grpo", "ppo", "trpo")
 TEXT = "the quick brown fox jumps over the lazy dog; " * 40

@@ -155,7 +155,6 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.serial
 def test_killed_anywhere_and_resumed_it_ends_the_same(
     command: Callable[..., int], files: tuple[str, ...], tmp_path: Path, die_at: Callable
 ) -> None:
@@ -222,7 +221,10 @@ def test_a_step_that_is_not_finite_is_refused(
     assert list((run / "refused").iterdir())
 
 
-def test_a_dry_run_says_what_it_would_take(say: Callable[..., Any], files: tuple[str, ...]) -> None:
+def test_a_dry_run_says_what_it_would_take(
+    say: Callable[..., Any], files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     said = say("run", "transformer", *SMALL, *files, "--dry-run")
     assert said.code == 0, said.err
     for part in (
@@ -234,7 +236,7 @@ def test_a_dry_run_says_what_it_would_take(say: Callable[..., Any], files: tuple
         "time, about",
     ):
         assert part in said.out, part
-    assert not Path("runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("preset", ["tiny", "multi30k", "base", "big"])

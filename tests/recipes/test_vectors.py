@@ -81,7 +81,6 @@ def test_text_becomes_vectors(recipe: str, text: Path, tmp_path: Path, say: Call
     assert (tmp_path / "run" / "final" / "README.md").read_text().startswith("---\n")
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "word2vec softmax"])
 @pytest.mark.parametrize("phase", ["training", "saving"])
 def test_killed_and_resumed_it_ends_bit_identical(

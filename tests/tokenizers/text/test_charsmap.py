@@ -47,10 +47,14 @@ odd = st.text(st.sampled_from(" \t\n▁aﬁ①㌔ｶﾞeé\u0301\u200b\u00a0\u30
 
 
 @pytest.mark.parametrize("name", MODELS)
-@given(text=odd | st.text(max_size=30))
-def test_any_text_is_normalised_as_the_library_does(data, name, text) -> None:
+def test_any_text_is_normalised_as_the_library_does(data, name) -> None:
     theirs, ours = library(data / name), read_model(data / name).text_normaliser
-    assert ours(text) == theirs.normalize(text)
+
+    @given(text=odd | st.text(max_size=30))
+    def check(text: str) -> None:
+        assert ours(text) == theirs.normalize(text)
+
+    check()
 
 
 @pytest.mark.parametrize("name", MODELS[:2])
