@@ -96,6 +96,17 @@ def read() -> Callable[[Path], list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
+def final_of() -> Callable[[Path], dict[str, Any]]:
+    """The figures of a run's last evaluation, of which there is one."""
+
+    def find(run: Path) -> dict[str, Any]:
+        (found,) = [line for line in lines(run / "metrics.jsonl") if line.get("eval/final")]
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def command() -> Callable[..., int]:
     """`command(words, before=..., log=...)`: see `forked`."""
     return forked

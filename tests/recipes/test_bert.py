@@ -86,13 +86,6 @@ def model(files: Path, command: Callable[..., int], tmp_path_factory: pytest.Tem
     return out
 
 
-def last(path: Path) -> dict[str, Any]:
-    """The final evaluation."""
-    lines = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
-    (found,) = [line for line in lines if line.get("eval/final")]
-    return found
-
-
 def test_a_killed_pre_training_ends_as_if_it_had_not_been(
     files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:
@@ -114,8 +107,8 @@ def test_micro_batches_give_the_same_weights(
         torch.testing.assert_close(other[name], parameter, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_the_final_figures_are_of_what_was_held_out(model: Path) -> None:
-    found = last(model)
+def test_the_final_figures_are_of_what_was_held_out(model: Path, final_of: Callable) -> None:
+    found = final_of(model)
     assert found["eval/masked_perplexity"] == pytest.approx(np.exp(found["eval/masked_loss"]), rel=1e-6)
     assert 0 <= found["eval/masked_accuracy"] <= 1 and 0.5 <= found["eval/next_usual"] <= 1
     assert found["eval/pairs"] > 5
@@ -297,12 +290,12 @@ SURE = ("--dropout", "0", "--head-dropout", "0", "--epochs", "12")
 
 @pytest.mark.parametrize("kind", ["tagging", "span", "choice", "pair"])
 def test_every_kind_learns_and_is_told_again(
-    kind: str, files: Path, model: Path, tmp_path: Path, say: Callable[..., Any]
+    kind: str, files: Path, model: Path, tmp_path: Path, say: Callable[..., Any], final_of: Callable
 ) -> None:
     out, same = tmp_path / "run", files / f"{kind}.jsonl"
     said = say(*tuning(kind, files, model, out, "--eval-data", str(same), *SURE))
     assert said.code == 0, said.err
-    found = last(out)
+    found = final_of(out)
     if kind == "tagging":
         assert found["eval/accuracy"] > 0.9
         assert load_predictor(out, "cpu")([("anna", "saw", "the", "ship")])[0].tags[0] == "who"

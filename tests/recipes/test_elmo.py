@@ -56,15 +56,8 @@ def trained(data: Path, command: Callable[..., int]) -> Path:
     return data / "elmo"
 
 
-def final_of(lines: list[dict]) -> dict:
-    """The figures of the last evaluation."""
-    (found,) = [line for line in lines if line.get("eval/final")]
-    return found
-
-
-def test_both_directions_learn(trained: Path, read: Callable) -> None:
-    metrics = read(trained / "metrics.jsonl")
-    final = final_of(metrics)
+def test_both_directions_learn(trained: Path, final_of: Callable) -> None:
+    final = final_of(trained)
     words = len((trained / "final" / "vocab.txt").read_text().split())
     assert final["eval/forward_perplexity"] < words / 2 and final["eval/backward_perplexity"] < words / 2
     model = load_elmo(trained / "final")
@@ -74,13 +67,13 @@ def test_both_directions_learn(trained: Path, read: Callable) -> None:
 
 @pytest.mark.parametrize("features", ["none", "static", "elmo"])
 def test_a_tagger_tells_names(
-    trained: Path, data: Path, say: Callable, read: Callable, tmp_path: Path, features: str
+    trained: Path, data: Path, say: Callable, final_of: Callable, tmp_path: Path, features: str
 ) -> None:
     own = () if features == "none" else ("--model", trained)
     words = ("run", "tagger", *TAGGER, "--data", data / "tagged.txt", "--spans", "--features", features, *own)
     said = say(*words, "--out", tmp_path / "run")
     assert said.code == 0, said.err
-    final = final_of(read(tmp_path / "run" / "metrics.jsonl"))
+    final = final_of(tmp_path / "run")
     assert final["eval/span_f1"] > 0.95 and final["eval/accuracy"] > 0.95
     if features == "elmo":
         shares = [final[f"mix/layer_{i}"] for i in range(3)]

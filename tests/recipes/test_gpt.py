@@ -72,14 +72,6 @@ SURE = ("--dropout", "0", "--head-dropout", "0", "--auxiliary", "0", "--epochs",
 """With which so small a model learns so small a task for certain."""
 
 
-def last(path: Path) -> dict[str, Any]:
-    """The final evaluation."""
-    (found,) = [
-        r for r in map(json.loads, (path / "metrics.jsonl").read_text().splitlines()) if r.get("eval/final")
-    ]
-    return found
-
-
 def test_a_killed_pre_training_ends_as_if_it_had_not_been(
     files: Path, model: Path, tmp_path: Path, command: Callable[..., int], die_at: Callable, outcome: Callable
 ) -> None:
@@ -101,8 +93,8 @@ def test_a_killed_fine_tuning_ends_as_if_it_had_not_been(
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_evaluation_says_perplexity_bits_and_accuracy(model: Path) -> None:
-    found = last(model)
+def test_evaluation_says_perplexity_bits_and_accuracy(model: Path, final_of: Callable) -> None:
+    found = final_of(model)
     assert found["eval/perplexity"] == pytest.approx(torch.tensor(found["eval/loss"]).exp().item(), rel=1e-5)
     assert 0 < found["eval/bits_per_byte"] < 8
     assert 0 <= found["eval/token_accuracy"] <= 1
@@ -183,11 +175,16 @@ def test_what_is_missing_is_said(
 
 
 def test_fine_tuning_learns_and_predicts(
-    files: Path, model: Path, tmp_path: Path, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    files: Path,
+    model: Path,
+    tmp_path: Path,
+    say: Callable[..., Any],
+    final_of: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
     assert say(*tuning(files, model, out, *SURE)).code == 0
-    assert last(out)["eval/accuracy"] == 1.0
+    assert final_of(out)["eval/accuracy"] == 1.0
     predictor = load_predictor(out)
     texts = ["her book was great", "a song was dull"]
     assert [p.label for p in predictor(texts)] == ["good", "bad"]
@@ -205,10 +202,12 @@ def test_fine_tuning_learns_and_predicts(
     assert config.vocab_size == load_tokenizer(out / "final").vocab_size == marks.extract + 1
 
 
-def test_a_score_is_told_too(files: Path, model: Path, tmp_path: Path, say: Callable[..., Any]) -> None:
+def test_a_score_is_told_too(
+    files: Path, model: Path, tmp_path: Path, say: Callable[..., Any], final_of: Callable
+) -> None:
     words = tuning(files, model, tmp_path / "run", *SURE, "--target", "score", "--label-field", "grade")
     assert say(*words).code == 0
-    assert last(tmp_path / "run")["eval/pearson"] > 0.9
+    assert final_of(tmp_path / "run")["eval/pearson"] > 0.9
     low, high = (
         float(x)
         for x in say("predict", str(tmp_path / "run"), "a song was dull", "a song was fine").out.split()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -44,12 +43,6 @@ def words(text: Path) -> tuple[str, ...]:
     return tuple(map(str, (*own, "--threads", "1", "--dtype", "float32", "--quiet")))
 
 
-def final_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the last evaluation."""
-    (found,) = [line for line in metrics if line.get("eval/final")]
-    return found
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -62,7 +55,7 @@ def final_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     ],
     ids=lambda options: " ".join(options),
 )
-def test_it_learns_and_says_so(say, read, words, options, tmp_path: Path) -> None:
+def test_it_learns_and_says_so(say, read, final_of, words, options, tmp_path: Path) -> None:
     said = say("run", "moe", *words, *options, "--out", tmp_path / "run")
     assert said.code == 0, said.err
     metrics = read(tmp_path / "run" / "metrics.jsonl")
@@ -72,7 +65,7 @@ def test_it_learns_and_says_so(say, read, words, options, tmp_path: Path) -> Non
         metrics[0]
     )
     assert all(line["routing/max_over_mean"] >= 1 for line in metrics if "loss" in line)
-    final = final_of(metrics)
+    final = final_of(tmp_path / "run")
     assert final["eval/perplexity"] == pytest.approx(torch.tensor(final["eval/loss"]).exp().item(), rel=1e-4)
     # A character is a byte here.
     assert final["eval/bits_per_byte"] == pytest.approx(final["eval/loss"] / 0.6931471805599453)
@@ -91,7 +84,7 @@ def test_the_picture_tells_who_takes_what(say, read, words, tmp_path: Path) -> N
             assert token in TEXT and count >= 5 and lift > 1
 
 
-def test_a_decoder_is_saved_as_mixtral_and_trained_further(say, read, words, tmp_path: Path) -> None:
+def test_a_decoder_is_saved_as_mixtral_and_trained_further(say, final_of, words, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert say("run", "moe", *words, "--body", "decoder", "--out", first).code == 0
     config = load_config(first / "final")
@@ -101,7 +94,7 @@ def test_a_decoder_is_saved_as_mixtral_and_trained_further(say, read, words, tmp
     further = ("--model", first, "--load-weight", "0", "--steps", "5", "--learning-rate", "1e-4")
     said = say("run", "moe", *words, *further, "--gate", "top_k", "--out", second)
     assert said.code == 0, said.err
-    begun, ended = (final_of(read(run / "metrics.jsonl"))["eval/loss"] for run in (first, second))
+    begun, ended = (final_of(run)["eval/loss"] for run in (first, second))
     assert ended < begun + 0.1
 
 

@@ -60,17 +60,13 @@ def chain(data: Path, command: Callable[..., int]) -> Path:
     return data
 
 
-def final_of(lines: list[dict]) -> dict:
-    """The figures of the last evaluation."""
-    (found,) = [line for line in lines if line.get("eval/final")]
-    return found
-
-
-def test_three_stages_make_a_classifier(chain: Path, read: Callable) -> None:
+def test_three_stages_make_a_classifier(chain: Path, read: Callable, final_of: Callable) -> None:
     tuned = read(chain / "tuned" / "metrics.jsonl")
-    assert tuned[0]["step"] == 0 and final_of(tuned)["eval/perplexity"] < tuned[0]["eval/perplexity"]
+    assert (
+        tuned[0]["step"] == 0 and final_of(chain / "tuned")["eval/perplexity"] < tuned[0]["eval/perplexity"]
+    )
     assert {"eval/forward_loss", "eval/backward_loss"} <= set(tuned[0])
-    final = final_of(read(chain / "classified" / "metrics.jsonl"))
+    final = final_of(chain / "classified")
     assert final["eval/accuracy"] > 0.9
     learning = [
         line["layers_learning"] for line in read(chain / "classified" / "metrics.jsonl") if "loss" in line
