@@ -81,6 +81,17 @@ def test_text_becomes_vectors(recipe: str, text: Path, tmp_path: Path, say: Call
     assert (tmp_path / "run" / "final" / "README.md").read_text().startswith("---\n")
 
 
+def test_a_step_that_predicts_nothing_has_no_loss(tmp_path: Path, say: Callable, read: Callable) -> None:
+    lonely, run = tmp_path / "lonely.txt", tmp_path / "run"
+    lonely.write_text("day\n" * 100 + "night sun\n" * 50)
+    said = say(*words_of("word2vec", lonely, run), "--step-size", "50")
+    assert said.code == 0, said.err
+    metrics = read(run / "metrics.jsonl")
+    assert {line["predictions"] > 0 for line in metrics} == {True, False}
+    for line in metrics:
+        assert ("loss" in line) == (line["predictions"] > 0) and "non_finite" not in line
+
+
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "word2vec softmax"])
 @pytest.mark.parametrize("phase", ["training", "saving"])
 def test_killed_and_resumed_it_ends_bit_identical(

@@ -57,7 +57,8 @@ def go(
 
     core: what computes, None where it is the plain form. mark: of the corpus, which must be the same when a run is resumed.
 
-    The logged loss is the mean over what this step predicted, each at the moment before its own update.
+    The logged loss is the mean over what this step predicted, each at the moment before its own update; a step that
+    predicts nothing has none.
     """
     _note_device(options, run, core)
     live = False if options.quiet else None
@@ -67,10 +68,10 @@ def go(
         for number in range(done + 1, 0 if finished else total + 1):
             begun = time.monotonic()
             found = step(number)
-            loss = found.loss / found.count if found.count else math.nan
             _check(learner, number, found)
             read += found.read
-            metrics = {"loss": loss, **found.metrics, "predictions": found.count, "num_tokens": read}
+            loss = {"loss": found.loss / found.count} if found.count else {}
+            metrics = {**loss, **found.metrics, "predictions": found.count, "num_tokens": read}
             run.log(number, metrics)
             spent = time.monotonic() - begun
             run.time(number, {"step_time": spent, "tokens_per_second": found.read / max(spent, 1e-9)})
