@@ -197,7 +197,7 @@ def minutes(run: Path) -> float:
 
 def accuracies(cells: Sequence[harness.Cell], jobs: int) -> list[float]:
     """Of the final evaluations, in per cent."""
-    return [100 * final(run)["eval/accuracy"] for run in harness.run_cells(cells, jobs)]
+    return [harness.accuracy(run) for run in harness.run_cells(cells, jobs)]
 
 
 def counts_and_lines(train: Path, judged: Path) -> float | None:

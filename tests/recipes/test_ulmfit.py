@@ -62,9 +62,8 @@ def chain(data: Path, command: Callable[..., int]) -> Path:
 
 def test_three_stages_make_a_classifier(chain: Path, read: Callable, final_of: Callable) -> None:
     tuned = read(chain / "tuned" / "metrics.jsonl")
-    assert (
-        tuned[0]["step"] == 0 and final_of(chain / "tuned")["eval/perplexity"] < tuned[0]["eval/perplexity"]
-    )
+    assert tuned[0]["step"] == 0
+    assert final_of(chain / "tuned")["eval/perplexity"] < tuned[0]["eval/perplexity"]
     assert {"eval/forward_loss", "eval/backward_loss"} <= set(tuned[0])
     final = final_of(chain / "classified")
     assert final["eval/accuracy"] > 0.9
